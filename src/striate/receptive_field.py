@@ -1,0 +1,124 @@
+"""Receptive fields: which input positions can change an output value, one axis at a time.
+
+Two views. :class:`ReceptiveField` is the algebra of stacked sliding windows on an endless input (A. Araujo, W. Norris,
+J. Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill, 2019). :class:`Reads` is the exact set
+of real positions for a given input size, borders and transposed windows included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .geometry import Axis
+from .taps import tap_slices
+
+
+@dataclass(frozen=True, slots=True)
+class ReceptiveField:
+    """What output ``o`` of a stack can see on one axis: ``size`` inputs from ``offset + o * jump`` on.
+
+    Args:
+        size: Input positions from the first to the last that matter, inclusive.
+        jump: Input positions between neighbouring outputs.
+        offset: First input position that output 0 can see; negative where it begins in the padding.
+
+    >>> ReceptiveField().then(Axis(3)).then(Axis(3)).then(Axis(3)).size
+    7
+    """
+
+    size: int = 1
+    jump: int = 1
+    offset: int = 0
+
+    def then(self, axis: Axis) -> ReceptiveField:
+        """The field after one more window.
+
+        size   + (extent - 1) * jump
+        jump   * stride
+        offset - before * jump
+        """
+        return ReceptiveField(
+            self.size + (axis.extent - 1) * self.jump,
+            self.jump * axis.stride,
+            self.offset - axis.before * self.jump,
+        )
+
+    @property
+    def centre(self) -> float:
+        """Centre of what output 0 sees, in input positions: ``offset + (size - 1) / 2``."""
+        return self.offset + (self.size - 1) / 2
+
+
+def receptive_field(axes: Iterable[Axis]) -> ReceptiveField:
+    """The receptive field of windows stacked in this order, on one axis.
+
+    >>> receptive_field([Axis(7, stride=2, before=3, after=3), Axis(3, stride=2, before=1, after=1)])
+    ReceptiveField(size=11, jump=4, offset=-5)
+    """
+    field = ReceptiveField()
+    for axis in axes:
+        field = field.then(axis)
+    return field
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """For every position of a feature map on one axis, the set of input positions that can change it.
+
+    A set is an integer with one bit per input position, so that unions and counts are exact and fast.
+
+    >>> reads = Reads.of_input(9).through(Axis(3, dilation=2)).through(Axis(3, dilation=2))
+    >>> reads.size, reads.most_read, reads.ever_read
+    (9, 5, 5)
+    """
+
+    sets: tuple[int, ...]
+    inputs: int
+
+    @staticmethod
+    def of_input(size: int) -> Reads:
+        """The input itself: every position reads itself."""
+        return Reads(tuple(1 << i for i in range(size)), size)
+
+    def through(self, axis: Axis, *, transposed: bool = False) -> Reads:
+        """What the next feature map reads, after a window (or a transposed one)."""
+        size = len(self.sets)
+        outputs = axis.transposed_size(size) if transposed else axis.output_size(size)
+        merged = [0] * outputs
+        for tap in range(axis.kernel):
+            written, read = tap_slices(axis, outputs if transposed else size, tap)
+            targets, origins = (read, written) if transposed else (written, read)
+            for target, origin in zip(_positions(targets), _positions(origins), strict=True):
+                merged[target] |= self.sets[origin]
+        return Reads(tuple(merged), self.inputs)
+
+    def together(self) -> Reads:
+        """One position that reads the whole map, as a fully connected layer or a global pooling does."""
+        union = 0
+        for reads in self.sets:
+            union |= reads
+        return Reads((union,), self.inputs)
+
+    @property
+    def size(self) -> int:
+        """Input positions between the first and last that can matter, inclusive: the largest over all outputs."""
+        return max(reads.bit_length() - _first(reads) for reads in self.sets)
+
+    @property
+    def most_read(self) -> int:
+        """Input positions really read by the output that reads most."""
+        return max(reads.bit_count() for reads in self.sets)
+
+    @property
+    def ever_read(self) -> int:
+        """Input positions that at least one output reads."""
+        return self.together().sets[0].bit_count()
+
+
+def _positions(positions: slice) -> range:
+    return range(positions.start, positions.stop, positions.step)
+
+
+def _first(reads: int) -> int:
+    return (reads & -reads).bit_length() - 1 if reads else 0

@@ -1,0 +1,90 @@
+"""The taps: the one definition of which output reads which input; all else must agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+
+from .errors import GeometryError
+from .geometry import Axis, Geometry
+
+
+@lru_cache(maxsize=256)
+def taps(axis: Axis, size: int) -> tuple[tuple[int, int, int], ...]:
+    """Every ``(output, tap, input)`` read of one axis; reads that fall on padding are left out.
+
+        input = output * stride + tap * dilation - before,   0 <= input < size
+
+    >>> taps(Axis(kernel=3, stride=2, before=1, after=1), 3)
+    ((0, 1, 0), (0, 2, 1), (1, 0, 1), (1, 1, 2))
+    """
+    return tuple(
+        (o, t, i)
+        for o in range(axis.output_size(size))
+        for t in range(axis.kernel)
+        if 0 <= (i := o * axis.stride + t * axis.dilation - axis.before) < size
+    )
+
+
+@lru_cache(maxsize=4096)
+def tap_slices(axis: Axis, size: int, tap: int) -> tuple[slice, slice]:
+    """The reads of one tap as slices ``(outputs, inputs)`` of equal length: the outputs that it serves are neighbours.
+
+    >>> tap_slices(Axis(kernel=3, stride=2, before=1, after=1), 5, 0)
+    (slice(1, 3, 1), slice(1, 4, 2))
+    """
+    shift = tap * axis.dilation - axis.before
+    first = max(0, -(shift // axis.stride))
+    last = min(axis.output_size(size) - 1, (size - 1 - shift) // axis.stride)
+    count = max(0, last - first + 1)
+    start = first * axis.stride + shift if count else 0
+    stop = start + (count - 1) * axis.stride + 1 if count else 0
+    return slice(first, first + count, 1), slice(start, stop, axis.stride)
+
+
+@lru_cache(maxsize=256)
+def counts(axis: Axis, size: int) -> tuple[int, ...]:
+    """How many real inputs the window at each output position reads.
+
+    >>> counts(Axis(kernel=3, before=1, after=1), 4)
+    (2, 3, 3, 2)
+    """
+    total = [0] * axis.output_size(size)
+    for o, _, _ in taps(axis, size):
+        total[o] += 1
+    return tuple(total)
+
+
+def window_at(
+    geometry: Geometry, size: Sequence[int], position: Sequence[int]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The ``(weight position, input position)`` pairs that one output position sums over.
+
+    The weight position counts from the stored kernel's corner, after any flip; reads of padding are left out.
+
+    Args:
+        geometry: The window.
+        size: Input positions per axis.
+        position: One output position.
+
+    Raises:
+        GeometryError: There is no such output position.
+
+    >>> list(window_at(Geometry.window(1, 3, padding=1), (5,), (0,)))
+    [((1,), (0,)), ((2,), (1,))]
+    """
+    outputs = geometry.output_size(size)
+    if len(position) != len(outputs) or not all(0 <= o < n for o, n in zip(position, outputs, strict=True)):
+        raise GeometryError(f"position={tuple(position)!r} is not an output position; the output is {outputs}.")
+    per_axis = (_reads(axis, n, o, geometry) for axis, n, o in zip(geometry.axes, size, position, strict=True))
+    for reads in product(*per_axis):
+        yield tuple(weight for weight, _ in reads), tuple(i for _, i in reads)
+
+
+def _reads(axis: Axis, size: int, position: int, geometry: Geometry) -> list[tuple[int, int]]:
+    if geometry.transposed:
+        reads = [(t, o) for o, t, i in taps(axis, axis.transposed_size(size)) if i == position]
+    else:
+        reads = [(t, i) for o, t, i in taps(axis, size) if o == position]
+    return [(axis.kernel - 1 - t if geometry.flip else t, i) for t, i in reads]
