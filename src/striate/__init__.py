@@ -1,1 +1,50 @@
-"""Striate."""
+"""Striate: convolutional networks on PyTorch, every sliding window in one family.
+
+The names below load what they need when first used, so that ``import striate`` itself is cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import errors as errors
+    from .computing import algorithms as algorithms
+    from .convolution import conv as conv
+    from .convolution import conv_transpose as conv_transpose
+    from .geometry import Axis as Axis
+    from .geometry import Geometry as Geometry
+    from .planning import Plan as Plan
+    from .planning import plan as plan
+    from .pooling import avg_pool as avg_pool
+    from .pooling import max_pool as max_pool
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Axis": "geometry",
+    "Geometry": "geometry",
+    "Plan": "planning",
+    "algorithms": "computing",
+    "avg_pool": "pooling",
+    "conv": "convolution",
+    "conv_transpose": "convolution",
+    "max_pool": "pooling",
+    "plan": "planning",
+}
+_MODULES = ("errors",)
+
+__all__ = ["__version__", *sorted(_HOMES), *_MODULES]  # noqa: PLE0604, RUF022
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'striate' has no attribute {name!r}; it offers {', '.join(__all__[1:])}.")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -162,8 +162,8 @@ class Geometry:
         >>> Geometry.window(1, 3, stride=2, padding="same", size=(8,)).axes
         (Axis(kernel=3, stride=2, dilation=1, before=0, after=1, period=1),)
         """
-        frozen = tuple(_frozen(v) for v in (kernel, stride, padding, dilation, period, output_padding, size))
-        return _window(axes, *frozen, groups, flip, transposed)
+        options = (kernel, stride, padding, dilation, period, output_padding, size)
+        return _window(axes, *map(frozen, options), groups, flip, transposed)
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -218,7 +218,7 @@ class Geometry:
         (16, 2, 3, 3)
         """
         for name, channels in (("input", in_channels), ("output", out_channels)):
-            if channels < 1 or channels % self.groups:
+            if channels < 0 or channels % self.groups:
                 raise GeometryError(
                     f"groups={self.groups} does not divide the {channels} {name} channels; "
                     f"both channel counts must be multiples of the groups."
@@ -252,10 +252,10 @@ def _axes(axes: int) -> str:
     return "1 spatial axis" if axes == 1 else f"{axes} spatial axes"
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """Lists as tuples and foreign integers as int, so that equal windows are looked up, not built again."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_frozen(entry) for entry in value)
+        return tuple(frozen(entry) for entry in value)
     return index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 

@@ -1,0 +1,112 @@
+"""An algorithm is three verbs: refuse, prepare, run. A refusal is a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .. import cost
+from ..errors import unknown_name
+from ..geometry import Geometry
+
+OPERATIONS = ("convolution", "maximum", "switches", "sum")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is to be computed: all that an algorithm may look at before it sees a tensor.
+
+    Args:
+        operation: "convolution" sums products with the weights; "maximum" takes the largest value of each window,
+            "switches" the flat input position of that value (the first one on a tie), "sum" the sum of each window.
+        geometry: The window; never flipped, because the caller has turned the weights.
+        batch: Examples.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        size: Input positions per axis.
+        dtype: Of the tensors.
+        device: Of the tensors: "cpu", "cuda", ...
+        divisor: What each window sum is divided by.
+    """
+
+    operation: str
+    geometry: Geometry
+    batch: int
+    in_channels: int
+    out_channels: int
+    size: tuple[int, ...]
+    dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
+    device: str = "cpu"
+    divisor: int = 1
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """Output positions per axis."""
+        return self.geometry.output_size(self.size)
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of a convolution; reads of a pooling."""
+        if self.operation == "convolution":
+            return self.batch * cost.multiply_adds(self.geometry, self.in_channels, self.out_channels, self.size)
+        return self.batch * self.in_channels * prod(self.output_size) * prod(self.geometry.kernel)
+
+
+class Algorithm(Protocol):
+    """One way of computing an operation.
+
+    Input ``(N, C, *size)``, weights as :meth:`striate.Geometry.weight_shape` says, output ``(N, O, *output_size)``.
+    """
+
+    def refuses(self, problem: Problem) -> str | None:
+        """Why this algorithm cannot serve the problem, as a full sentence, or None if it can."""
+
+    def prepare(self, weight: Tensor, problem: Problem) -> Tensor:
+        """Work that depends on the weights only, done once and reused."""
+
+    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
+        """The output. ``prepared`` is None for an operation without weights."""
+
+
+ALGORITHMS: dict[str, dict[str, Algorithm]] = {operation: {} for operation in OPERATIONS}
+
+
+def register(operation: str, name: str, algorithm: Algorithm) -> None:
+    """Make an algorithm known; it is then judged by the laws and chosen by plans like any other.
+
+    Raises:
+        UnknownNameError: There is no such operation.
+        ValueError: The name is taken.
+    """
+    if operation not in ALGORITHMS:
+        raise unknown_name("operation", operation, ALGORITHMS)
+    if name in ALGORITHMS[operation]:
+        raise ValueError(
+            f"Algorithm {name!r} is already registered for {operation} as {ALGORITHMS[operation][name]!r}."
+        )
+    ALGORITHMS[operation][name] = algorithm
+
+
+def find(operation: str, name: str) -> Algorithm:
+    """The algorithm of this name.
+
+    Raises:
+        UnknownNameError: Nothing carries the name; the message lists what does.
+    """
+    if name not in ALGORITHMS[operation]:
+        raise unknown_name("algorithm", name, ALGORITHMS[operation])
+    return ALGORITHMS[operation][name]
+
+
+def algorithms() -> tuple[str, ...]:
+    """The names that ``algorithm=`` accepts.
+
+    >>> import striate
+    >>> striate.algorithms()
+    ('reference', 'vendor')
+    """
+    return tuple(sorted(ALGORITHMS["convolution"]))
