@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import errors as errors
+    from . import nn as nn
+    from . import zoo as zoo
+    from .analysis import Description as Description
+    from .analysis import describe as describe
+    from .architecture import Architecture as Architecture
     from .computing import algorithms as algorithms
     from .convolution import conv as conv
     from .convolution import conv_transpose as conv_transpose
     from .geometry import Axis as Axis
     from .geometry import Geometry as Geometry
+    from .networks import network as network
     from .planning import Plan as Plan
     from .planning import plan as plan
     from .pooling import avg_pool as avg_pool
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Architecture": "architecture",
+    "Description": "analysis",
+    "describe": "analysis",
+    "network": "networks",
     "Axis": "geometry",
     "Geometry": "geometry",
     "Plan": "planning",
@@ -33,9 +43,9 @@ _HOMES = {
     "max_pool": "pooling",
     "plan": "planning",
 }
-_MODULES = ("errors",)
+_MODULES = ("errors", "nn", "zoo")
 
-__all__ = ["__version__", *sorted(_HOMES), *_MODULES]  # noqa: PLE0604, RUF022
+__all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -69,8 +69,8 @@ class Reads:
     A set is an integer with one bit per input position, so that unions and counts are exact and fast.
 
     >>> reads = Reads.of_input(9).through(Axis(3, dilation=2)).through(Axis(3, dilation=2))
-    >>> reads.size, reads.most_read, reads.ever_read
-    (9, 5, 5)
+    >>> reads.size, reads.coverage, reads.ever_read
+    (9, (5, 9), 5)
     """
 
     sets: tuple[int, ...]
@@ -106,9 +106,10 @@ class Reads:
         return max(reads.bit_length() - _first(reads) for reads in self.sets)
 
     @property
-    def most_read(self) -> int:
-        """Input positions really read by the output that reads most."""
-        return max(reads.bit_count() for reads in self.sets)
+    def coverage(self) -> tuple[int, int]:
+        """``(positions read, positions spanned)`` of the output that reads most."""
+        most = max(self.sets, key=int.bit_count)
+        return most.bit_count(), most.bit_length() - _first(most)
 
     @property
     def ever_read(self) -> int:

@@ -1,0 +1,68 @@
+"""Published networks, each a notation text that a student can read."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from .. import notation
+from ..architecture import Architecture
+from ..errors import DataError, unknown_name
+
+
+def names() -> tuple[str, ...]:
+    """Names of all networks, sorted.
+
+    >>> names()
+    ('lenet5', 'vgg11', 'vgg13', 'vgg16', 'vgg19')
+    """
+    entries = resources.files(__name__).iterdir()
+    return tuple(sorted(entry.name.removesuffix(".txt") for entry in entries if entry.name.endswith(".txt")))
+
+
+def text(name: str) -> str:
+    """The notation text of a network, with a comment on where it was published.
+
+    Raises:
+        UnknownNameError: No network carries the name.
+
+    >>> print(text("lenet5").splitlines()[2])
+    INPUT 1x28x28
+    """
+    if name not in names():
+        raise unknown_name("network", name, names())
+    return resources.files(__name__).joinpath(f"{name}.txt").read_text(encoding="utf-8")
+
+
+def read(source: str | Path) -> str:
+    """The notation text that a person means: the text itself, the name of a zoo network, or a file that holds one.
+
+    Raises:
+        UnknownNameError: It is neither.
+        DataError: The file cannot be read as text.
+    """
+    written = str(source)
+    if isinstance(source, str) and ("->" in written or "→" in written or written.strip().upper().startswith("INPUT")):
+        return written
+    if written in names():
+        return text(written)
+    path = Path(written)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as a network text: {error}.") from None
+    raise unknown_name("network (nor a file)", written, names())
+
+
+def architecture(source: str | Path | Architecture) -> Architecture:
+    """The network that a text, a zoo name or a file describes.
+
+    Raises:
+        NotationError: The text cannot be read.
+        UnknownNameError: No such network.
+
+    >>> architecture("vgg16").classes
+    1000
+    """
+    return source if isinstance(source, Architecture) else notation.parse(read(source))
