@@ -18,17 +18,29 @@ if TYPE_CHECKING:
     from .computing import algorithms as algorithms
     from .convolution import conv as conv
     from .convolution import conv_transpose as conv_transpose
+    from .datasets import Dataset as Dataset
     from .geometry import Axis as Axis
     from .geometry import Geometry as Geometry
+    from .metrics import Evaluation as Evaluation
     from .networks import network as network
     from .planning import Plan as Plan
     from .planning import plan as plan
     from .pooling import avg_pool as avg_pool
     from .pooling import max_pool as max_pool
+    from .prediction import evaluate as evaluate
+    from .prediction import predict as predict
+    from .runs import Run as Run
+    from .runs import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Dataset": "datasets",
+    "Evaluation": "metrics",
+    "Run": "runs",
+    "evaluate": "prediction",
+    "predict": "prediction",
+    "train": "runs",
     "Architecture": "architecture",
     "Description": "analysis",
     "describe": "analysis",

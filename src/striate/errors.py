@@ -39,7 +39,11 @@ class DataError(StriateError, ValueError):
 
 
 class CheckpointError(StriateError, ValueError):
-    """A checkpoint cannot be read, written, or used with this network; the message names the file."""
+    """A checkpoint cannot be read, or not be used with this network; the message names the file."""
+
+
+class OutputError(StriateError, OSError):
+    """A file cannot be written; the message names it."""
 
 
 @contextmanager

@@ -1,0 +1,252 @@
+"""The command line: one verb for each thing that a person does. Heavy parts load when a verb runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import OptionError, StriateError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Convolutional networks: describe them before they run, train, evaluate, predict, look inside.",
+    epilog="First steps: striate describe lenet5, then striate train lenet5 --data fashion-mnist-mini",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Network = Annotated[str, typer.Argument(help="A network text, the name of a zoo network, or a file with a text.")]
+Run = Annotated[str, typer.Argument(help="A run's folder, or its checkpoint file.")]
+
+
+def example(line: str) -> str:
+    """The last line of a verb's help."""
+    return f"Example: {line}"
+
+
+@app.command(epilog=example('striate describe "INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*2 -> FC 10"'))
+def describe(
+    network: Network,
+    input: Annotated[str | None, typer.Option(help="Shape of an example, as 3x224x224.")] = None,
+    filters: Annotated[int | None, typer.Option(help="Of every CONV that the text leaves open.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Features of every FC left open, but the last.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Features of the last FC, if it is left open.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a network's exact table: shapes, parameters, multiply-adds, memory, receptive fields."""
+    from .analysis import describe as table
+
+    found = table(network, _numbers("--input", input), filters=filters, hidden=hidden, classes=classes)
+    _show(found.to_dict(), str(found), as_json)
+
+
+@app.command(epilog=example("striate train lenet5 --data fashion-mnist-mini --epochs 12"))
+def train(
+    network: Annotated[str | None, typer.Argument(help="A network text, zoo name or file.")] = None,
+    data: Annotated[str | None, typer.Option(help="A folder of pictures or IDX files, or fashion-mnist-mini.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times that every training picture is seen.  [12]")] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Pictures per step, or full.  [128]")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, momentum or sgd.  [adamw]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Its peak.  [by optimizer]")] = None,
+    schedule: Annotated[str | None, typer.Option(help="one-cycle or constant.  [one-cycle]")] = None,
+    loss: Annotated[str | None, typer.Option(help="softmax or svm.  [softmax]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Pull of the weights towards zero.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.  [float32]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random choice.  [0]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.  [auto]")] = None,
+    filters: Annotated[int | None, typer.Option(help="Of every CONV that the text leaves open.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Features of every FC left open, but the last.")] = None,
+    size: Annotated[str | None, typer.Option(help="Height and width to bring pictures to, as 64x64.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run.  [a new one under runs/]")] = None,
+    resume: Annotated[str | None, typer.Option(help="Folder of an interrupted run to go on with.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network on labelled pictures; write checkpoint, figures and a report."""
+    from . import runs
+
+    given = {
+        "epochs": epochs,
+        "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "loss": loss,
+        "weight_decay": weight_decay,
+        "precision": precision,
+        "seed": seed,
+        "device": device,
+        "filters": filters,
+        "hidden": hidden,
+        "size": _numbers("--size", size),
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    with _progress() as (bar, line):
+
+        def figures(f: Mapping[str, Any]) -> None:
+            line(
+                f"epoch {f['epoch']:3}   train loss {f['train_loss']:.4f}   test loss {f['loss']:.4f}   "
+                f"test accuracy {100 * f['accuracy']:6.2f} %   {f['seconds']:.1f} s"
+            )
+
+        run = runs.train(
+            network, data, out=out, resume=resume, progress=bar, on_epoch=None if as_json else figures, **options
+        )
+    found = {
+        "folder": str(run.folder),
+        "checkpoint": str(run.checkpoint),
+        "report": str(run.report),
+        **run.metrics,
+        "images_per_second": run.images_per_second,
+        "history": list(run.history),
+    }
+    summary = (
+        f"Accuracy {100 * run.metrics['accuracy']:.2f} % on the test pictures, "
+        f"{run.images_per_second:,.0f} pictures per second while training.\n"
+        f"Report:     {run.report}\nCheckpoint: {run.checkpoint}\n"
+        f"Predict:    striate predict {run.folder} PICTURE..."
+    )
+    _show(found, summary, as_json)
+
+
+@app.command(epilog=example("striate evaluate runs/lenet5-fashion-mnist-mini"))
+def evaluate(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")] = None,
+    split: Annotated[str, typer.Option(help="test, train or all.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained network on labelled pictures."""
+    from . import prediction
+
+    with _progress() as (bar, _):
+        found = prediction.evaluate(run, data, split=split, progress=bar)
+    per_class = found.accuracy_per_class
+    width = max(map(len, per_class))
+    lines = [f"Accuracy {100 * found.accuracy:.2f} % of {len(found.labels):,} pictures, loss {found.loss:.4f}"]
+    lines += [f"  {k:{width}}  " + ("no pictures" if v is None else f"{100 * v:6.2f} %") for k, v in per_class.items()]
+    values = {
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "pictures": len(found.labels),
+        "accuracy_per_class": per_class,
+        "confusion": found.confusion.tolist(),
+    }
+    _show(values, "\n".join(lines), as_json)
+
+
+@app.command(epilog=example("striate predict runs/lenet5-fashion-mnist-mini shoe.png"))
+def predict(
+    run: Run,
+    pictures: Annotated[list[str], typer.Argument(help="Picture files, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for each picture.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is on pictures, with probabilities."""
+    from . import prediction
+
+    found = prediction.predict(run, pictures)
+    lines = [
+        f"{p.picture}: "
+        + ", ".join(f"{name} {100 * share:.1f} %" for name, share in list(p.probabilities.items())[:top])
+        for p in found
+    ]
+    _show([p.to_dict() for p in found], "\n".join(lines), as_json)
+
+
+@app.command(epilog=example("striate show runs/lenet5-fashion-mnist-mini --only columns --example 7"))
+def show(
+    run: Run,
+    only: Annotated[
+        list[str] | None, typer.Option(help="curves, accuracy, confusion, mistakes, filters, columns.  [all]")
+    ] = None,
+    example: Annotated[int, typer.Option(min=0, help="Test picture to follow through the layers.")] = 0,
+    data: Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the pictures.  [pictures/ in the run]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the pictures of a trained network as PNG files."""
+    from . import showing
+    from .errors import unknown_name
+
+    for name in only or ():
+        if name not in showing.SHOWN:
+            raise unknown_name("picture", name, showing.SHOWN)
+    material = showing.material(run, data, example)
+    paths = showing.write_pictures(material, Path(out) if out else material.folder / "pictures", only or showing.SHOWN)
+    _show([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
+
+
+@app.command(epilog=example("striate zoo lenet5"))
+def zoo(
+    name: Annotated[str | None, typer.Argument(help="Print the text of this network.")] = None, as_json: AsJson = False
+) -> None:
+    """List the published networks, or print the text of one."""
+    from . import zoo as networks
+    from .analysis import describe as table
+
+    if name is not None:
+        written = networks.text(name)
+        _show({"name": name, "text": written}, written.rstrip(), as_json)
+        return
+    found = {known: table(known) for known in networks.names()}
+    width = max(map(len, found))
+    lines = [
+        f"{known:{width}}  {d.totals.parameters:>12,} parameters  {d.totals.macs:>15,} multiply-adds  {d.rows[0].kind}"
+        for known, d in found.items()
+    ]
+    values = [{"name": k, "parameters": d.totals.parameters, "macs": d.totals.macs} for k, d in found.items()]
+    _show(values, "\n".join(lines), as_json)
+
+
+def _numbers(option: str, written: str | None) -> tuple[int, ...] | None:
+    if written is None:
+        return None
+    parts = written.lower().split("x")
+    if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise OptionError(f"{option} {written}: expected whole numbers joined by x, as in 3x224x224 or 64x64.")
+    return tuple(map(int, parts))
+
+
+def _show(values: Any, text: str, as_json: bool) -> None:
+    typer.echo(json.dumps(values, ensure_ascii=False, indent=2) if as_json else text)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Any, Any]]:
+    """A progress bar on a terminal (on standard error), and a function that prints a line above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield (
+            lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
+
+
+def main() -> None:
+    """Run the command line: exit 0 when done, 1 when the work failed, 2 when the command was wrong."""
+    try:
+        app()
+    except StriateError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2 if isinstance(error, OptionError) else 1)
+    except KeyboardInterrupt as stop:
+        typer.echo(str(stop) or "Stopped.", err=True)
+        sys.exit(1)

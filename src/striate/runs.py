@@ -1,0 +1,261 @@
+"""A run: from a network's text and a data set to a folder with checkpoint, figures and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint as checkpoints
+from . import datasets, files, notation, showing, training, zoo
+from .architecture import DEFAULTS, Architecture
+from .checkpoint import Checkpoint, Training
+from .datasets import Dataset, Normalisation
+from .errors import CheckpointError, OptionError, OutputError
+from .metrics import Evaluation
+from .networks import Network
+from .options import Options, options_of
+from .prediction import check_classes
+from .training import Trainer, Watcher
+
+
+@dataclass(frozen=True)
+class Run:
+    """The outcome of training.
+
+    Args:
+        folder: Where everything was written.
+        checkpoint: The file that predicts and resumes.
+        report: The page to look at.
+        metrics: "accuracy" and "loss" on the test pictures after the last epoch.
+        images_per_second: Training pictures per second, evaluation and reading not counted.
+        history: One mapping per epoch.
+        evaluation: Of the last epoch, on the test pictures.
+    """
+
+    folder: Path
+    checkpoint: Path
+    report: Path
+    metrics: dict[str, float]
+    images_per_second: float
+    history: tuple[dict[str, float], ...]
+    evaluation: Evaluation = field(repr=False)
+
+
+def train(
+    network: str | Path | Architecture | None = None,
+    data: str | Path | Dataset | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: Watcher | None = None,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Train a network on labelled pictures and write a run: checkpoint, metrics, report.
+
+    Args:
+        network: Notation text, zoo name or file. A zoo network is adapted to the data's shape and classes; of a text,
+            only what it leaves open.
+        data: A data set's name or folder, or one in memory.
+        out: The run's folder; None makes a new one under ``runs/``.
+        resume: The folder of an interrupted run: it goes on as if it had never stopped. ``epochs`` may be raised
+            under the constant schedule.
+        progress: Called with ``(done, total, what)``.
+        on_epoch: Called with the figures of each finished epoch.
+        **options: Fields of :class:`Options`.
+
+    Raises:
+        OptionError: An option cannot be used.
+        NotationError: The text cannot be read.
+        DataError: The data cannot be used; the message names the file.
+        CheckpointError: The run cannot be resumed.
+        OutputError: The run cannot be written.
+    """
+    start = _resumed(resume, network, data, options) if resume is not None else _fresh(network, data, options, progress)
+    folder = Path(resume) if resume is not None else _new_folder(out, start.name)
+    trainer = _trainer(start)
+    tick = progress or (lambda done, total, what: None)
+    _save(folder, start, trainer)
+    evaluation = None
+    try:
+        while len(trainer.history) < start.options.epochs:
+            evaluation = trainer.epoch(tick)
+            _save(folder, start, trainer)
+            if on_epoch is not None:
+                on_epoch(trainer.history[-1])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Stopped after {len(trainer.history)} of {start.options.epochs} epochs, which are kept in {folder}; "
+            f"go on with: striate train --resume {folder}"
+        ) from None
+    return _finish(folder, start, trainer, evaluation)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Everything that a run needs, settled."""
+
+    name: str
+    options: Options
+    data: Dataset
+    source: str | None
+    architecture: Architecture
+    normalisation: Normalisation
+    checkpoint: Checkpoint | None = None
+
+
+def _fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher | None) -> _Start:
+    if network is None or data is None:
+        raise OptionError("name a network and a data set to train, as in train('lenet5', 'fashion-mnist-mini').")
+    options = options_of(given)
+    paper = zoo.architecture(network)
+    named = not isinstance(network, Architecture) and str(network) in zoo.names()
+    loaded = data if isinstance(data, Dataset) else _loaded(data, None if named else paper, options, progress)
+    if named:
+        paper = paper.adapted(loaded.shape, len(loaded.classes))
+    bound = paper.bind(filters=options.filters, hidden=options.hidden)
+    known: dict[str, Any] = DEFAULTS | {"input": loaded.shape, "classes": len(loaded.classes)}
+    bound = bound.bind(**{name: known[name] for name in bound.open})
+    _check_fit(bound, loaded)
+    source = None if isinstance(data, Dataset) else str(data)
+    name = f"{network if named else 'network'}-{loaded.name}"
+    return _Start(name, options, loaded, source, bound, Normalisation.of(loaded.train.images))
+
+
+def _loaded(data: Any, paper: Architecture | None, options: Options, progress: Watcher | None) -> Dataset:
+    """The data set, at the size that the text or the options ask for."""
+    channels, size = None, options.size
+    if paper is not None and paper.input_shape is not None:
+        channels, *spatial = paper.input_shape
+        if len(spatial) != 2:
+            raise OptionError(
+                f"INPUT {paper.input_shape} is not a picture (C, H, W); pictures are what can be trained on."
+            )
+        if size is not None and tuple(spatial) != size:
+            raise OptionError(
+                f"size={size} contradicts the network's INPUT {paper.input_shape}; leave one of them out."
+            )
+        size = (spatial[0], spatial[1])
+    return datasets.load(data, channels=channels, size=size, seed=options.seed, progress=progress)
+
+
+def _check_fit(paper: Architecture, data: Dataset) -> None:
+    if paper.input_shape != data.shape:
+        raise OptionError(f"the network takes {paper.input_shape}, the pictures of {data.name} are {data.shape}.")
+    if paper.classes != len(data.classes):
+        ending = f"ends in {paper.classes} scores" if paper.classes else "has no FC layer to end in"
+        count = len(data.classes)
+        raise OptionError(f"the network {ending}, but {data.name} has {count} classes; end it in FC, or FC {count}.")
+
+
+def _resumed(resume: str | Path, network: Any, data: Any, given: Mapping[str, Any]) -> _Start:
+    """Where an interrupted run stands."""
+    found = checkpoints.load(Path(resume))
+    path = Path(resume)
+    if not path.is_dir() or found.training is None:
+        raise CheckpointError(f"{path}: resume takes the folder of a run.")
+    stored = found.training.options
+    if network is not None and zoo.architecture(network) != (kept := notation.parse(found.notation)):
+        raise CheckpointError(
+            f"{path}: holds another network, {notation.format(kept)}; leave the network out to resume it."
+        )
+    options = options_of(stored | dict(given))
+    changed = [
+        name for name in stored if name != "epochs" and getattr(options, name) != getattr(options_of(stored), name)
+    ]
+    if changed:
+        raise OptionError(f"{path}: a run goes on with its own {', '.join(changed)}; start a new run to change that.")
+    if options.epochs != stored["epochs"] and options.schedule != "constant":
+        raise OptionError(
+            f"{path}: its schedule was laid out for {stored['epochs']} epochs; "
+            "only a run with the constant schedule can be prolonged."
+        )
+    source = found.training.data if data is None else data
+    if source is None:
+        raise OptionError(f"{path}: was trained on data in memory; give it again.")
+    paper = notation.parse(found.notation)
+    loaded = (
+        source
+        if isinstance(source, Dataset)
+        else _loaded(source, paper, options.model_copy(update={"size": None}), None)
+    )
+    check_classes(found.classes, loaded)
+    if (count := len(loaded.train)) != found.training.pictures:
+        raise CheckpointError(
+            f"{path}: was trained on {found.training.pictures} pictures, {loaded.name} has {count} now; "
+            "a run can only go on with the same data."
+        )
+    source = None if isinstance(source, Dataset) else str(source)
+    return _Start(path.name, options, loaded, source, paper, found.normalisation, found)
+
+
+def _new_folder(out: str | Path | None, name: str) -> Path:
+    if out is not None:
+        if (Path(out) / checkpoints.FILE).exists():
+            raise OptionError(f"{out}: holds a run already; resume it, or choose another folder.")
+        return Path(out)
+    number = 1
+    while True:
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be made ({error.strerror}); name a folder with out.") from None
+
+
+def _trainer(start: _Start) -> Trainer:
+    """The network and optimiser, as new or as the checkpoint left them."""
+    with training.randomness(start.options.seed, -1):
+        network = Network(start.architecture)
+    history: list[dict[str, float]] = []
+    if start.checkpoint and start.checkpoint.training:
+        history = start.checkpoint.training.history
+        checkpoints.fit(network, start.checkpoint.weights)
+    trainer = Trainer(network, start.data, start.normalisation, start.options, history)
+    if start.checkpoint:
+        training.restore(trainer.optimizer, start.checkpoint.optimizer)
+    return trainer
+
+
+def _save(folder: Path, start: _Start, trainer: Trainer) -> None:
+    """Write the checkpoint, then the figures of all epochs, each under a temporary name first."""
+    content = Checkpoint(
+        notation=notation.format(start.architecture),
+        classes=start.data.classes,
+        normalisation=start.normalisation,
+        weights=trainer.network.state_dict(),
+        optimizer=training.state(trainer.optimizer),
+        training=Training(
+            options=start.options.model_dump(mode="json"),
+            data=start.source,
+            pictures=len(start.data.train),
+            history=trainer.history,
+        ),
+    )
+    checkpoints.save(folder / checkpoints.FILE, content)
+    lines = "".join(json.dumps(figures) + "\n" for figures in trainer.history)
+    files.write(folder / "metrics.jsonl", lines.encode())
+
+
+def _finish(folder: Path, start: _Start, trainer: Trainer, last: Evaluation | None) -> Run:
+    """Write the report and sum up."""
+    evaluation = last or trainer.classifier.evaluate(start.data.test, start.options.loss)
+    seconds = sum(figures["seconds"] for figures in trainer.history)
+    settings = start.options.model_dump(mode="json", exclude_none=True)
+    history = tuple(trainer.history)
+    material = showing.Material(trainer.classifier, start.data, evaluation, history, settings, folder, start.source)
+    return Run(
+        folder=folder,
+        checkpoint=folder / checkpoints.FILE,
+        report=showing.write_report(material),
+        metrics={"accuracy": evaluation.accuracy, "loss": evaluation.loss},
+        images_per_second=len(start.data.train) * len(history) / max(seconds, 1e-9),
+        history=history,
+        evaluation=evaluation,
+    )

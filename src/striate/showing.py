@@ -1,0 +1,166 @@
+"""From a trained network and its data to the pictures and the report that a person looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint as checkpoints
+from . import files, notation, pictures, report
+from .analysis import describe
+from .datasets import Dataset
+from .errors import OptionError
+from .layers import Conv
+from .metrics import Evaluation
+from .prediction import Classifier, check_classes, load_for
+
+SHOWN = ("curves", "accuracy", "confusion", "mistakes", "filters", "columns")
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the pictures and the report are made from.
+
+    Args:
+        classifier: The trained network.
+        data: What it was trained and tested on.
+        evaluation: On the test pictures.
+        history: Figures of each epoch.
+        settings: How it was trained.
+        folder: Of the run.
+        source: How the data is called on the command line, if it can be.
+        example: Which test picture is followed through the layers.
+    """
+
+    classifier: Classifier
+    data: Dataset
+    evaluation: Evaluation
+    history: tuple[Mapping[str, Any], ...]
+    settings: Mapping[str, Any]
+    folder: Path
+    source: str | None
+    example: int = 0
+
+
+def material(run: str | Path, data: str | Path | Dataset | None = None, example: int = 0) -> Material:
+    """Read a run and its data again.
+
+    Raises:
+        CheckpointError: The run cannot be read.
+        DataError: The data cannot be used.
+        OptionError: There is no such example.
+    """
+    found = checkpoints.load(run)
+    classifier = Classifier.load(found)
+    options = found.training.options if found.training else {}
+    settings = {name: value for name, value in options.items() if value is not None}
+    source = data if data is not None or found.training is None else found.training.data
+    loaded = load_for(classifier.network.input_shape, source, settings)
+    check_classes(classifier.classes, loaded)
+    if not 0 <= example < len(loaded.test):
+        raise OptionError(f"example={example}: {loaded.name} has test pictures 0 to {len(loaded.test) - 1}.")
+    evaluation = classifier.evaluate(loaded.test, settings.get("loss", "softmax"))
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    name = None if isinstance(source, Dataset) else str(source)
+    return Material(
+        classifier,
+        loaded,
+        evaluation,
+        tuple(found.training.history if found.training else ()),
+        settings,
+        folder,
+        name,
+        example,
+    )
+
+
+@torch.no_grad()
+def activations(network: nn.Module, x: Tensor) -> list[tuple[str, Tensor]]:
+    """The output of every layer for one example, in order.
+
+    Args:
+        network: A chain of named layers.
+        x: ``(1, C, *spatial)``.
+    """
+    outputs = []
+    for name, module in network.named_children():
+        x = module(x.clone())
+        outputs.append((name, x[0].cpu()))
+    return outputs
+
+
+def filters(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Name and weights of every convolution, in order."""
+    return [(name, layer.weight.detach().cpu()) for name, layer in network.named_children() if isinstance(layer, Conv)]
+
+
+def _columns(m: Material) -> tuple[Sequence[tuple[str, Tensor]], Tensor, list[tuple[str, float]], str]:
+    image, truth = m.data.test.images[m.example], m.data.classes[int(m.data.test.labels[m.example])]
+    network = m.classifier.network
+    where = next(network.parameters()).device
+    layers = activations(network, m.classifier.normalisation(image[None]).to(where))
+    probabilities = m.evaluation.probabilities[m.example]
+    order = probabilities.argsort(descending=True, stable=True).tolist()
+    return layers, image, [(m.data.classes[i], probabilities[i].item()) for i in order], truth
+
+
+def write_report(m: Material) -> Path:
+    """Write ``report.html`` into the run's folder and return its path."""
+    described = describe(m.classifier.network)
+    seconds = sum(figures["seconds"] for figures in m.history)
+    speed = len(m.data.train) * len(m.history) / max(seconds, 1e-9)
+    run = m.folder.as_posix()
+    facts = {
+        "Accuracy": f"{100 * m.evaluation.accuracy:.2f} % of {len(m.data.test):,} test pictures",
+        "Loss": f"{m.evaluation.loss:.4f}",
+        "Data": f"{m.data.name}: {len(m.data.train):,} training pictures, {len(m.data.classes)} classes",
+        "Parameters": f"{described.totals.parameters:,}",
+        "Multiply-adds": f"{described.totals.macs:,} per picture",
+        "Training": f"{len(m.history)} epochs in {seconds:.1f} s, {speed:,.0f} pictures per second",
+    }
+    html = report.render(
+        title=m.folder.name,
+        facts=facts,
+        history=m.history,
+        evaluation=m.evaluation,
+        images=m.data.test.images,
+        table=described.cells(),
+        filters=filters(m.classifier.network),
+        columns=_columns(m),
+        notation=notation.format(m.classifier.network.architecture),
+        settings=m.settings,
+        commands=[f"striate predict {run} photo.png", f"striate evaluate {run}", f"striate show {run}"],
+    )
+    path = m.folder / "report.html"
+    files.write(path, html.encode("utf-8", errors="replace"))
+    return path
+
+
+def write_pictures(m: Material, folder: Path, which: Sequence[str] = SHOWN) -> list[Path]:
+    """Write the report's pictures as PNG files and return their paths.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    figures: dict[str, Any] = {}
+    if "curves" in which and m.history:
+        figures["curves"] = pictures.curves(m.history)
+    if "accuracy" in which:
+        figures["accuracy"] = pictures.accuracy_per_class(m.evaluation)
+    if "confusion" in which:
+        figures["confusion"] = pictures.confusion(m.evaluation)
+    if "mistakes" in which:
+        figures["mistakes"] = pictures.mistakes(m.data.test.images, m.evaluation)
+    if "filters" in which:
+        figures |= {f"filters-{name}": pictures.filters(weight, name) for name, weight in filters(m.classifier.network)}
+    if "columns" in which:
+        layers, image, scores, truth = _columns(m)
+        figures["columns"] = pictures.columns(layers, image, scores, truth=truth)
+    for name, figure in figures.items():
+        files.write(folder / f"{name}.png", pictures.to_png(figure))
+    return [folder / f"{name}.png" for name in figures]
