@@ -39,3 +39,51 @@ def close() -> Any:
         torch.testing.assert_close(actual, expected, rtol=limit, atol=limit)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def bars() -> Any:
+    """A tiny data set that a tiny network learns in a second: lying, standing and crossed bars, 1x8x8."""
+    import torch
+
+    from striate.datasets import Dataset, Split
+
+    def draw(count: int, seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(count) % 3
+        images = torch.randint(0, 60, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+        places = torch.randint(0, 8, (count, 2), generator=generator)
+        for image, label, (row, column) in zip(images, labels.tolist(), places.tolist(), strict=True):
+            if label != 1:
+                image[0, row] = 250
+            if label != 0:
+                image[0, :, column] = 250
+        return Split(images, labels)
+
+    return Dataset("bars", ("lying", "standing", "crossed"), draw(180, 1), draw(60, 2))
+
+
+@pytest.fixture(scope="session")
+def bars_folder(bars: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same pictures as files: ``train/<class>/*.png`` and ``test/<class>/*.png``."""
+    from striate.images import to_pillow
+
+    root = tmp_path_factory.mktemp("pictures") / "bars"
+    for part in ("train", "test"):
+        split = getattr(bars, part)
+        for number, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
+            folder = root / part / bars.classes[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            to_pillow(image).save(folder / f"{number:03}.png")
+    return root
+
+
+TEXT = "INPUT -> CONV 3x3x8 -> RELU -> POOL -> FC"
+
+
+@pytest.fixture(scope="session")
+def bars_run(bars_folder: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished run on the picture files."""
+    import striate
+
+    return striate.train(TEXT, bars_folder, out=tmp_path_factory.mktemp("runs") / "bars", epochs=8, batch_size=16)

@@ -8,9 +8,9 @@ from math import prod
 from typing import Any
 
 from . import zoo
-from .architecture import DEFAULTS, FC, Architecture, Input, Node, Operation, Shape
+from .architecture import DEFAULTS, FC, Architecture, Dropout, Input, Node, Operation, Shape
 from .errors import GeometryError, OptionError
-from .geometry import Axis, Geometry
+from .geometry import Axis, Geometry, frozen
 from .notation import layer_text
 from .receptive_field import Reads, ReceptiveField
 
@@ -140,13 +140,11 @@ def _bound(
     source: Architecture, input_size: Sequence[int] | None, variables: Mapping[str, Any]
 ) -> tuple[Architecture, tuple[str, ...]]:
     if unknown := set(variables) - (set(DEFAULTS) - {"input"}):
-        raise OptionError(
-            f"describe has no variable {unknown.pop()!r}; a text can leave filters, hidden, classes open."
-        )
+        raise OptionError(f"describe has no variable {min(unknown)!r}; a text can leave filters, hidden, classes open.")
     if input_size is not None:
         first, *rest = source.nodes
-        shape = tuple(input_size)
-        if len(shape) < 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
+        shape = frozen("input_size", input_size)
+        if not isinstance(shape, tuple) or len(shape) < 2 or not all(type(n) is int and n >= 1 for n in shape):
             raise OptionError(f"input_size={input_size!r} must be (channels, *spatial), whole numbers of at least 1.")
         source = Architecture((Node(first.name, Input(shape), (), first.line, first.column), *rest))
     source = source.bind(**{name: value for name, value in variables.items() if value is not None})
@@ -159,8 +157,9 @@ def analyse(architecture: Architecture, notes: tuple[str, ...] = ()) -> Descript
     """The table of a network whose every number is known."""
     state = _State.of_input(architecture.input_shape or ())
     rows = []
+    overwriting = architecture.overwriting()
     for node in architecture:
-        row, state = _row(node, state, overwrites=architecture.overwrites(node))
+        row, state = _row(node, state, overwrites=node.name in overwriting)
         rows.append(row)
     totals = (sum(getattr(row, name) for row in rows) for name in ("parameters", "macs", "flops", "activation_bytes"))
     return Description(tuple(rows), Totals(*totals), notes)
@@ -196,8 +195,12 @@ class _State:
         for reads, axis in zip(self.reads, window.axes, strict=True):
             key = (id(reads), axis)
             if key not in done:
-                done[key] = reads.through(axis) if reads is not None else None
+                done[key] = None if reads is None or _is_long(reads, axis) else reads.through(axis)
         return tuple(done[id(reads), axis] for reads, axis in zip(self.reads, window.axes, strict=True))
+
+
+def _is_long(reads: Reads, axis: Axis) -> bool:
+    return max(axis.kernel, axis.output_size(len(reads.sets))) > LONGEST_AXIS
 
 
 def _row(node: Node, before: _State, *, overwrites: bool) -> tuple[Row, _State]:
@@ -206,12 +209,13 @@ def _row(node: Node, before: _State, *, overwrites: bool) -> tuple[Row, _State]:
         after = before.after(operation)
         parameters, macs = operation.parameters(before.shape), operation.multiply_adds(before.shape)
     except GeometryError as error:
+        where = f"line {node.line}, column {node.column}: " if node.line else ""
         raise GeometryError(
-            f"In {node.name} (line {node.line}, column {node.column}: {layer_text(operation)}) "
-            f"with input {_size(before.shape)}: {error}"
+            f"In {node.name} ({where}{layer_text(operation)}) with input {_size(before.shape)}: {error}"
         ) from None
     seen, unknown = _seen(after)
-    memory = 0 if overwrites else BYTES * prod(after.shape)
+    passes_on = overwrites or operation == Dropout(0.0)
+    memory = 0 if passes_on else BYTES * prod(after.shape)
     row = Row(
         node.name, layer_text(operation), after.shape, parameters, macs, 2 * macs, memory, **seen, unknown=unknown
     )
@@ -229,6 +233,10 @@ def _seen(state: _State) -> tuple[dict[str, Any], dict[str, str]]:
         unknown |= dict.fromkeys(("receptive_field", "coverage", "unread"), long)
         return _fields(state) | dict.fromkeys(("receptive_field", "coverage", "unread")), unknown
     box = tuple(reads.size for reads in exact)
+    if 0 in box:
+        unknown["coverage"] = "no output reads any input position"
+        blind = {"receptive_field": (0,) * len(box), "coverage": None, "unread": prod(state.inputs)}
+        return _fields(state) | blind, unknown
     most = [reads.coverage for reads in exact]
     return _fields(state) | {
         "receptive_field": box,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import prod
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 
 from . import cost
 from .errors import GeometryError, OptionError
-from .geometry import Geometry
+from .geometry import Geometry, frozen
 
 Shape = tuple[int, ...]
 PerAxis = int | tuple[int, ...]
@@ -20,7 +21,8 @@ DEFAULTS: dict[str, Any] = {"input": (3, 32, 32), "filters": 32, "hidden": 128, 
 class Operation:
     """What a node does to a feature map of shape ``(C, *spatial)``; the defaults are those of an elementwise one.
 
-    ``in_place``: it may overwrite its input. ``output_is_kept``: the backward pass, or the caller, needs its output.
+    ``in_place``: it may overwrite its input. ``output_is_kept``: the backward pass, or the caller, needs its output,
+    or it is at times the input itself.
     """
 
     word: ClassVar[str] = ""
@@ -104,9 +106,20 @@ class Pool(Operation):
     def window(self, shape: Shape) -> Geometry:
         """The sliding window over this input."""
         spatial = _spatial(shape, self.word)
-        return Geometry.window(
+        window = Geometry.window(
             len(spatial), self.kernel, stride=self.stride or self.kernel, padding=self.padding, size=spatial
         )
+        for number, (axis, size, outputs) in enumerate(
+            zip(window.axes, spatial, window.output_size(spatial), strict=True)
+        ):
+            beyond = -(-(size + axis.before) // axis.stride)  # the first output whose window begins after the input
+            empty = 0 if axis.extent <= axis.before else beyond
+            if empty < outputs:
+                raise GeometryError(
+                    f"On spatial axis {number}: the window at output {empty} would read only padding "
+                    f"(size={size}, {axis}); give less padding or a larger input."
+                )
+        return window
 
     def output_shape(self, shape: Shape) -> Shape:
         """``(C, *window positions)``."""
@@ -179,9 +192,10 @@ class BatchNorm(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Dropout(Operation):
-    """Sets each value to zero with probability ``p`` while training."""
+    """Sets each value to zero with probability ``p`` while training, and passes its input on otherwise."""
 
     word: ClassVar[str] = "DROPOUT"
+    output_is_kept: ClassVar[bool] = True
     p: float = 0.5
 
 
@@ -228,10 +242,14 @@ class Architecture:
 
     def overwrites(self, node: Node) -> bool:
         """Whether the node can put its output where its input was: nobody else needs that input."""
-        readers = [other for other in self.nodes if set(other.inputs) & set(node.inputs)]
-        sources = [other.operation for other in self.nodes if other.name in node.inputs]
-        alone = readers == [node] and not any(source.output_is_kept for source in sources)
-        return node.operation.in_place and alone
+        return node.name in self.overwriting()
+
+    def overwriting(self) -> frozenset[str]:
+        """Names of all nodes that can put their output where their input was."""
+        readers = Counter(name for node in self.nodes for name in set(node.inputs))
+        free = {n.name: readers[n.name] == 1 and not n.operation.output_is_kept for n in self.nodes}
+        able = (n for n in self.nodes if n.operation.in_place and n.inputs)
+        return frozenset(n.name for n in able if all(free[name] for name in n.inputs))
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -255,15 +273,12 @@ class Architecture:
             classes: Features of the last FC if it has no number.
 
         Raises:
-            OptionError: A value is given, but the text leaves nothing of that name open and says otherwise.
+            OptionError: A value is no whole number of at least 1, or the text leaves nothing of that name open and
+                says otherwise.
         """
-        shape = None if input is None else tuple(input)
-        given = {"input": shape, "filters": filters, "hidden": hidden, "classes": classes}
-        values = {name: value for name, value in given.items() if value is not None}
+        given = {"input": input, "filters": filters, "hidden": hidden, "classes": classes}
+        values = {name: _variable_value(name, value) for name, value in given.items() if value is not None}
         for name, value in values.items():
-            numbers: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
-            if not numbers or not all(isinstance(n, int) and n >= 1 for n in numbers):
-                raise OptionError(f"{name}={value!r}: every number must be a whole number of at least 1.")
             fixed = {"input": self.input_shape, "classes": self.classes}.get(name)
             if name not in self.open and fixed != value:
                 raise OptionError(
@@ -273,11 +288,16 @@ class Architecture:
         return Architecture(tuple(self._fill(node, values) for node in self.nodes))
 
     def adapted(self, input_shape: Shape, classes: int) -> Architecture:
-        """The same network for examples of another shape and another number of classes."""
+        """The same network for examples of another shape and another number of classes.
+
+        Raises:
+            OptionError: A value is no whole number of at least 1.
+        """
         first, last = self.nodes[0], self._classifier()
-        changed = {first.name: replace(first, operation=Input(input_shape))}
+        changed = {first.name: replace(first, operation=Input(_variable_value("input", input_shape)))}
         if last is not None and isinstance(last.operation, FC):
-            changed[last.name] = replace(last, operation=replace(last.operation, features=classes))
+            features = _variable_value("classes", classes)
+            changed[last.name] = replace(last, operation=replace(last.operation, features=features))
         return Architecture(tuple(changed.get(node.name, node) for node in self.nodes))
 
     def _classifier(self) -> Node | None:
@@ -307,6 +327,19 @@ def options(operation: Operation) -> dict[str, Any]:
     plain = type(operation)()
     settings = {f.name: getattr(operation, f.name) for f in fields(operation)}
     return {name: value for name, value in settings.items() if value != getattr(plain, name)}
+
+
+def _variable_value(name: str, value: Any) -> Any:
+    """The value of a variable as whole numbers: ``(C, *spatial)`` for the input, else one."""
+    numbers = frozen(name, value)
+    entries = numbers if isinstance(numbers, tuple) else (numbers,)
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in entries):
+        raise OptionError(f"{name}={value!r}: every number must be a whole number of at least 1.")
+    if name == "input" and len(entries) < 2:
+        raise OptionError(f"input={value!r} must be (channels, *spatial), as in (3, 32, 32).")
+    if name != "input" and isinstance(numbers, tuple):
+        raise OptionError(f"{name}={value!r} must be one number.")
+    return numbers
 
 
 def _filled(number: int | None) -> int:

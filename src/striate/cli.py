@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,12 +27,31 @@ Network = Annotated[str, typer.Argument(help="A network text, the name of a zoo 
 Run = Annotated[str, typer.Argument(help="A run's folder, or its checkpoint file.")]
 
 
-def example(line: str) -> str:
-    """The last line of a verb's help."""
-    return f"Example: {line}"
+def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a verb of the command line.
+
+    Its help ends in the example. A user's mistake becomes one paragraph and an exit code, 1 if the work failed and 2 if
+    the command was wrong; so does Ctrl-C.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(*arguments: Any, **options: Any) -> None:
+            try:
+                function(*arguments, **options)
+            except StriateError as error:
+                typer.echo(f"Error: {error}", err=True)
+                raise typer.Exit(2 if isinstance(error, OptionError) else 1) from None
+            except KeyboardInterrupt as stop:
+                typer.echo(str(stop) or "Stopped.", err=True)
+                raise typer.Exit(1) from None
+
+        return app.command(epilog=f"Example: {example}")(run)
+
+    return decorate
 
 
-@app.command(epilog=example('striate describe "INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*2 -> FC 10"'))
+@verb('striate describe "INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*2 -> FC 10"')
 def describe(
     network: Network,
     input: Annotated[str | None, typer.Option(help="Shape of an example, as 3x224x224.")] = None,
@@ -48,7 +67,7 @@ def describe(
     _show(found.to_dict(), str(found), as_json)
 
 
-@app.command(epilog=example("striate train lenet5 --data fashion-mnist-mini --epochs 12"))
+@verb("striate train lenet5 --data fashion-mnist-mini --epochs 12")
 def train(
     network: Annotated[str | None, typer.Argument(help="A network text, zoo name or file.")] = None,
     data: Annotated[str | None, typer.Option(help="A folder of pictures or IDX files, or fashion-mnist-mini.")] = None,
@@ -116,7 +135,7 @@ def train(
     _show(found, summary, as_json)
 
 
-@app.command(epilog=example("striate evaluate runs/lenet5-fashion-mnist-mini"))
+@verb("striate evaluate runs/lenet5-fashion-mnist-mini")
 def evaluate(
     run: Run,
     data: Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")] = None,
@@ -142,7 +161,7 @@ def evaluate(
     _show(values, "\n".join(lines), as_json)
 
 
-@app.command(epilog=example("striate predict runs/lenet5-fashion-mnist-mini shoe.png"))
+@verb("striate predict runs/lenet5-fashion-mnist-mini shoe.png")
 def predict(
     run: Run,
     pictures: Annotated[list[str], typer.Argument(help="Picture files, or folders of them.")],
@@ -161,7 +180,7 @@ def predict(
     _show([p.to_dict() for p in found], "\n".join(lines), as_json)
 
 
-@app.command(epilog=example("striate show runs/lenet5-fashion-mnist-mini --only columns --example 7"))
+@verb("striate show runs/lenet5-fashion-mnist-mini --only columns --example 7")
 def show(
     run: Run,
     only: Annotated[
@@ -184,7 +203,7 @@ def show(
     _show([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
 
 
-@app.command(epilog=example("striate zoo lenet5"))
+@verb("striate zoo lenet5")
 def zoo(
     name: Annotated[str | None, typer.Argument(help="Print the text of this network.")] = None, as_json: AsJson = False
 ) -> None:
@@ -241,12 +260,5 @@ def _progress() -> Iterator[tuple[Any, Any]]:
 
 
 def main() -> None:
-    """Run the command line: exit 0 when done, 1 when the work failed, 2 when the command was wrong."""
-    try:
-        app()
-    except StriateError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(2 if isinstance(error, OptionError) else 1)
-    except KeyboardInterrupt as stop:
-        typer.echo(str(stop) or "Stopped.", err=True)
-        sys.exit(1)
+    """Run the command line."""
+    app()

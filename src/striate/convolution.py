@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,8 @@ from .computing import Problem, find, vendor
 from .errors import GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen
 from .planning import choose, towards
+
+OPTIONS = ("stride", "padding", "dilation", "groups", "output_padding")
 
 
 class Convolution(torch.autograd.Function):
@@ -109,8 +112,8 @@ def conv(
     tensor([[[[19., 25.],
               [37., 43.]]]])
     """
-    options = (frozen(stride), frozen(padding), frozen(dilation), groups, 0, False, padding_mode, algorithm)
-    call = _bind(x.shape, weight.shape, x.dtype, weight.dtype, x.device.type, options)
+    window = (*map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)), False)
+    call = _bind(*_facts(x), *_facts(weight), *window, padding_mode, algorithm)
     if flip:
         weight = weight.flip(tuple(range(2, weight.dim())))
     return _run(x, weight, bias, call, algorithm)
@@ -151,10 +154,20 @@ def conv_transpose(
     >>> conv_transpose(torch.ones(1, 1, 2), torch.tensor([[[1.0, 2.0, 3.0]]]), stride=2)
     tensor([[[1., 2., 4., 2., 3.]]])
     """
-    extra = frozen(output_padding)
-    options = (frozen(stride), frozen(padding), frozen(dilation), groups, extra, True, "zeros", algorithm)
-    call = _bind(x.shape, weight.shape, x.dtype, weight.dtype, x.device.type, options)
+    window = (*map(frozen, OPTIONS, (stride, padding, dilation, groups, output_padding)), True)
+    call = _bind(*_facts(x), *_facts(weight), *window, "zeros", algorithm)
     return _run(x, weight, bias, call, algorithm)
+
+
+def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:
+    """Shape, the type to compute in (autocast's, where that is on and applies) and kind of device."""
+    device = tensor.device.type
+    lowered = _autocasts(device) and tensor.dtype.is_floating_point and tensor.dtype != torch.float64
+    return tensor.shape, torch.get_autocast_dtype(device) if lowered else tensor.dtype, device
+
+
+def _autocasts(device: str) -> bool:
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, algorithm: str | None) -> Tensor:
@@ -169,23 +182,31 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, algorithm:
     if call.vendor:
         y = vendor.Convolution().call(batched, weight, bias if per_channel else None, problem)
     else:
-        y = convolve(batched, weight, problem, algorithm)
+        with torch.autocast(problem.device, enabled=False) if _autocasts(problem.device) else nullcontext():
+            y = convolve(batched.to(problem.dtype), weight.to(problem.dtype), problem, algorithm)
     if bias is not None and not (call.vendor and per_channel):
-        y = y + (bias.view(-1, *(1 for _ in problem.size)) if per_channel else bias)
+        y = y + (bias.view(-1, *(1 for _ in problem.size)) if per_channel else bias).to(y.dtype)
     return y if x.dim() == weight.dim() else y.squeeze(0)
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _bind(
     x: torch.Size,
-    weight: torch.Size,
     dtype: torch.dtype,
-    weight_dtype: torch.dtype,
     device: str,
-    options: tuple[Any, ...],
+    weight: torch.Size,
+    weight_dtype: torch.dtype,
+    weight_device: str,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    output_padding: Any,
+    transposed: bool,
+    mode: str,
+    algorithm: str | None,
 ) -> _Call:
     """Compare shapes with the geometry; every later step relies on this."""
-    stride, padding, dilation, groups, output_padding, transposed, mode, algorithm = options
     name = "conv_transpose" if transposed else "conv"
     axes = len(weight) - 2
     _check_dimensions(name, x, weight, axes)
@@ -193,19 +214,25 @@ def _bind(
         raise GeometryError(
             f"{name}: x is {dtype} but weight is {weight_dtype}; convert one, as in x.to(weight.dtype)."
         )
+    if device != weight_device:
+        raise GeometryError(
+            f"{name}: x is on {device} but weight is on {weight_device}; move one, as in x.to(weight.device)."
+        )
     size = tuple(x[-axes:])
     try:
         geometry = Geometry.window(
             axes, weight[2:], stride=stride, padding=padding, dilation=dilation, groups=groups,
             transposed=transposed, output_padding=output_padding, size=None if transposed else size,
         )  # fmt: skip
+        outputs = _check_channels(x, weight, geometry)
+        if 0 in size:
+            raise GeometryError(f"x has no inputs on spatial axis {size.index(0)}; at least 1 is needed.")
         geometry, sources = _explicit(geometry, size, mode)
         size = tuple(len(s) for s in sources) if sources else size
         geometry.output_size(size)
     except GeometryError as error:
         raise GeometryError(f"{name} of x {tuple(x)} with weight {tuple(weight)}: {error}") from None
     channels = x[-axes - 1]
-    outputs = _check_channels(name, x, weight, geometry)
     problem = Problem("convolution", geometry, x[0] if len(x) > axes + 1 else 1, channels, outputs, size, dtype, device)
     plans = {choose(towards(problem, d), algorithm).algorithm for d in ("forward", "input_gradient", "weight_gradient")}
     return _Call(problem, sources, plans == {"vendor"})
@@ -219,12 +246,12 @@ def _check_dimensions(name: str, x: torch.Size, weight: torch.Size, axes: int) -
         )
     if len(x) not in (axes + 1, axes + 2):
         raise GeometryError(
-            f"{name}: weight {tuple(weight)} has {axes} spatial axes, so x needs {axes + 2} dimensions, "
-            f"(N, C, *spatial), or {axes + 1} without a batch; got shape {tuple(x)}."
+            f"{name}: weight {tuple(weight)} has {axes} spatial {'axis' if axes == 1 else 'axes'}, so x needs "
+            f"{axes + 2} dimensions, (N, C, *spatial), or {axes + 1} without a batch; got shape {tuple(x)}."
         )
 
 
-def _check_channels(name: str, x: torch.Size, weight: torch.Size, geometry: Geometry) -> int:
+def _check_channels(x: torch.Size, weight: torch.Size, geometry: Geometry) -> int:
     """The output channels, if x and weight agree on the channels."""
     axes = len(geometry.axes)
     channels, groups = x[-axes - 1], geometry.groups
@@ -234,17 +261,22 @@ def _check_channels(name: str, x: torch.Size, weight: torch.Size, geometry: Geom
     if channels != expected:
         batch = "1" if len(x) == axes + 2 else "0"
         hint = f" x looks channels-last: give x.movedim(-1, {batch})." if x[-1] == expected else ""
-        raise GeometryError(
-            f"{name}: x {tuple(x)} has {channels} channels, but weight {tuple(weight)} with groups={groups} "
-            f"takes {expected}.{hint}"
-        )
+        raise GeometryError(f"x has {channels} channels, but the weight with groups={groups} takes {expected}.{hint}")
     geometry.weight_shape(channels, outputs)
     return outputs
 
 
 def _check_bias(bias: Tensor, problem: Problem) -> None:
+    _, dtype, device = _facts(bias)
+    if (dtype, device) != (problem.dtype, problem.device):
+        raise GeometryError(
+            f"bias is {dtype} on {device}, but x and weight are {problem.dtype} on {problem.device}; "
+            "convert it, as in bias.to(weight)."
+        )
+    if tuple(bias.shape) == (problem.out_channels,):
+        return
     per_position = (problem.out_channels, *problem.output_size)
-    if tuple(bias.shape) not in ((problem.out_channels,), per_position):
+    if tuple(bias.shape) != per_position:
         raise GeometryError(
             f"bias has shape {tuple(bias.shape)}; expected ({problem.out_channels},), one per output channel, "
             f"or {per_position}, one per output position."

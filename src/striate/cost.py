@@ -71,7 +71,9 @@ def real_multiply_adds(geometry: Geometry, in_channels: int, out_channels: int, 
     >>> real_multiply_adds(Geometry.window(1, 3, padding=1), 1, 1, (5,))
     13
     """
-    spans = geometry.output_size(size) if geometry.transposed else tuple(size)
+    outputs = geometry.output_size(size)
+    geometry.weight_shape(in_channels, out_channels)
+    spans = outputs if geometry.transposed else tuple(size)
     reads = prod(len(taps(axis, n)) for axis, n in zip(geometry.axes, spans, strict=True))
     return reads * (in_channels // geometry.groups) * out_channels
 

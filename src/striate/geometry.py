@@ -5,7 +5,7 @@ Everything else in Striate (sizes, costs, receptive fields, gradients, algorithm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -66,8 +66,9 @@ class Axis:
         """Window positions over ``size`` inputs: ``(size + before + after - extent) // stride + 1``.
 
         Raises:
-            GeometryError: The window is wider than the padded input, so that there would be no output.
+            GeometryError: There is no input, or the window is wider than the padded input: there would be no output.
         """
+        _check_size(size)
         room = size + self.before + self.after - self.extent
         if room < 0:
             padded = f"{size} + {self.before} + {self.after} = {size + self.before + self.after}"
@@ -81,10 +82,11 @@ class Axis:
         """Positions that the transposed window writes: ``(size - 1) * stride + extent - before - after``.
 
         Raises:
-            GeometryError: The padding crops everything away.
+            GeometryError: There is no input, or the padding crops everything away.
         """
+        _check_size(size)
         written = (size - 1) * self.stride + self.extent - self.before - self.after
-        if size < 1 or written < 1:
+        if written < 1:
             raise GeometryError(
                 f"the transposed window writes {written} positions from {size} inputs (kernel={self.kernel}, "
                 f"stride={self.stride}, dilation={self.dilation}, padding={self.before}+{self.after}); "
@@ -162,8 +164,9 @@ class Geometry:
         >>> Geometry.window(1, 3, stride=2, padding="same", size=(8,)).axes
         (Axis(kernel=3, stride=2, dilation=1, before=0, after=1, period=1),)
         """
-        options = (kernel, stride, padding, dilation, period, output_padding, size)
-        return _window(axes, *map(frozen, options), groups, flip, transposed)
+        names = ("axes", "kernel", "stride", "padding", "dilation", "period", "output_padding", "size", "groups")
+        values = (axes, kernel, stride, padding, dilation, period, output_padding, size, groups)
+        return _window(*map(frozen, names, values), flip, transposed)
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -189,11 +192,8 @@ class Geometry:
         >>> Geometry.window(2, kernel=3, stride=2, padding=1, transposed=True, output_padding=1).output_size((7, 7))
         (14, 14)
         """
-        if len(size) != len(self.axes):
-            raise GeometryError(
-                f"size={tuple(size)!r} has {len(size)} entries; this window has {_axes(len(self.axes))}."
-            )
-        return tuple(self._axis_size(number, n) for number, n in enumerate(size))
+        sizes = per_axis("size", frozen("size", size), len(self.axes))
+        return tuple(self._axis_size(number, n) for number, n in enumerate(sizes))
 
     def _axis_size(self, number: int, size: int) -> int:
         axis = self.axes[number]
@@ -244,6 +244,11 @@ def per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
     return values
 
 
+def _check_size(size: int) -> None:
+    if not _whole(size) or size < 1:
+        raise GeometryError(f"the input needs at least 1 position, got size={size!r}.")
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -252,11 +257,22 @@ def _axes(axes: int) -> str:
     return "1 spatial axis" if axes == 1 else f"{axes} spatial axes"
 
 
-def frozen(value: Any) -> Any:
-    """Lists as tuples and foreign integers as int, so that equal windows are looked up, not built again."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(frozen(entry) for entry in value)
-    return index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+def frozen(name: str, value: Any) -> Any:
+    """Lists as tuples and foreign integers as int, so that equal windows are looked up, not built again.
+
+    Raises:
+        GeometryError: Somewhere in the value stands something else than a whole number, a text or None.
+
+    >>> frozen("padding", [1, [0, 2]])
+    (1, (0, 2))
+    """
+    if type(value) is int or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Iterable) and not isinstance(value, Mapping) and getattr(value, "ndim", True):
+        return tuple(frozen(name, entry) for entry in value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise GeometryError(f"{name} must be a whole number or consist of them, got {name}={value!r}.")
+    return index(value)
 
 
 @lru_cache(maxsize=4096, typed=True)

@@ -46,7 +46,7 @@ class _Convolution(_Window):
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.options = {name: frozen(value) for name, value in options.items()}
+        self.options = {name: frozen(name, value) for name, value in options.items()}
         numbers = {k: v for k, v in self.options.items() if k in ("stride", "dilation", "groups", "output_padding")}
         name = type(self).__name__
         with describing(f"building {name}({in_channels}, {out_channels}, {kernel_size!r})", **self.options):
@@ -61,7 +61,7 @@ class _Convolution(_Window):
                 **numbers,
             )
             shape = known.weight_shape(in_channels, out_channels)
-        self.kernel_size: tuple[int, ...] = per_axis("kernel_size", frozen(kernel_size), self.axes)
+        self.kernel_size: tuple[int, ...] = per_axis("kernel_size", frozen("kernel_size", kernel_size), self.axes)
         self.weight = nn.Parameter(torch.empty(shape, **where))
         self.bias = nn.Parameter(torch.empty(out_channels, **where)) if bias else None
         self.reset_parameters()
@@ -69,8 +69,8 @@ class _Convolution(_Window):
     def reset_parameters(self) -> None:
         """Uniform in ``±1 / sqrt(fan_in)`` for weights and biases, as in torch.nn."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            fan_in = self.weight[0].numel()
+        fan_in = math.prod(self.weight.shape[1:])
+        if self.bias is not None and fan_in > 0:
             nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     def extra_repr(self) -> str:
@@ -142,11 +142,13 @@ class ConvTranspose(_Convolution):
         groups: Blocks of channels that do not mix.
         bias: Learn one bias per output channel.
         dilation: Step between taps.
+        padding_mode: Only "zeros", as in torch.nn.
         device: Where the parameters live.
         dtype: Their type.
 
     Raises:
         GeometryError: The numbers do not describe a window; the message repeats the call.
+        UnknownNameError: No such padding word or mode.
 
     >>> import striate
     >>> striate.nn.ConvTranspose2d(8, 3, 4, stride=2, padding=1)(torch.zeros(1, 8, 5, 4)).shape
@@ -166,9 +168,17 @@ class ConvTranspose(_Convolution):
         groups: int = 1,
         bias: bool = True,
         dilation: PerAxis = 1,
+        padding_mode: str = "zeros",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if padding_mode not in MODES:
+            raise unknown_name("padding mode", padding_mode, MODES)
+        if padding_mode != "zeros":
+            raise GeometryError(
+                f"{type(self).__name__}: padding_mode={padding_mode!r} has no transpose here; "
+                'its padding crops the output, so leave it at "zeros".'
+            )
         options = dict(stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups)
         super().__init__(in_channels, out_channels, kernel_size, options, bias, device=device, dtype=dtype)
 
@@ -188,8 +198,8 @@ class _Pool(_Window):
         with describing(f"building {name}({kernel_size!r})", stride=stride, padding=padding):
             numbers = {"padding": 0 if isinstance(padding, str) else padding, "dilation": rest.get("dilation", 1)}
             Geometry.window(self.axes, kernel_size, stride=kernel_size if stride is None else stride, **numbers)
-            self.kernel_size: tuple[int, ...] = per_axis("kernel_size", frozen(kernel_size), self.axes)
-        self.options = {"stride": frozen(stride), "padding": frozen(padding), **rest}
+            self.kernel_size: tuple[int, ...] = per_axis("kernel_size", frozen("kernel_size", kernel_size), self.axes)
+        self.options = {"stride": frozen("stride", stride), "padding": frozen("padding", padding), **rest}
 
     def extra_repr(self) -> str:
         """Kernel and options."""
@@ -255,6 +265,7 @@ class AvgPool(_Pool):
         padding: As in :func:`striate.avg_pool`, as wide as you like.
         ceil_mode: Also keep a last window that is only partly inside.
         count_include_pad: Divide by padded positions too. The default is torch.nn's; the function's is False.
+        divisor_override: Divide by this number instead.
         dilation: Step between taps.
 
     Raises:
@@ -272,11 +283,11 @@ class AvgPool(_Pool):
         padding: Padding = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        divisor_override: int | None = None,
         dilation: PerAxis = 1,
     ) -> None:
-        super().__init__(
-            kernel_size, stride, padding, dilation=dilation, ceil=ceil_mode, count_padding=count_include_pad
-        )
+        means = {"count_padding": count_include_pad, "divisor": divisor_override}
+        super().__init__(kernel_size, stride, padding, dilation=dilation, ceil=ceil_mode, **means)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, C, *out)``."""

@@ -38,9 +38,10 @@ class Network(nn.Module):
         self.architecture = architecture
         self.input_shape: Shape = architecture.input_shape or ()
         shape = self.input_shape
+        overwriting = architecture.overwriting()
         for node, row in zip(architecture, analyse(architecture).rows, strict=True):
             if not isinstance(node.operation, paper.Input):
-                self.add_module(node.name, layer(node, shape, overwrites=architecture.overwrites(node)))
+                self.add_module(node.name, layer(node, shape, overwrites=node.name in overwriting))
             shape = row.output_shape
         self.any_size = not any(isinstance(node.operation, paper.FC) for node in architecture)
 
@@ -79,7 +80,8 @@ def layer(node: Node, shape: Shape, *, overwrites: bool) -> nn.Module:
     """
     axes = len(shape) - 1
     operation = node.operation
-    if operation.window(shape) is not None and axes > 3:
+    slides = isinstance(operation, paper.BatchNorm) or operation.window(shape) is not None
+    if slides and axes > 3:
         raise GeometryError(
             f"{node.name}: layers have 1 to 3 spatial axes, this one {axes}; use striate.conv directly."
         )
@@ -134,11 +136,11 @@ def network(source: str | Path | Architecture, **variables: Any) -> Network:
 torch.Size([5, 10]))
     """
     if unknown := set(variables) - set(DEFAULTS):
-        raise OptionError(f"network has no variable {unknown.pop()!r}; known: {', '.join(DEFAULTS)}.")
+        raise OptionError(f"network has no variable {min(unknown)!r}; known: {', '.join(DEFAULTS)}.")
     given = {name: value for name, value in variables.items() if value is not None}
     paperwork = zoo.architecture(source)
     if not isinstance(source, Architecture) and str(source) in zoo.names():
-        shape = tuple(given.pop("input", paperwork.input_shape or ()))
+        shape = given.pop("input", paperwork.input_shape)
         paperwork = paperwork.adapted(shape, given.pop("classes", paperwork.classes))
     bound = paperwork.bind(**given)
     return Network(bound.bind(**{name: DEFAULTS[name] for name in bound.open}))

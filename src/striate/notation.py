@@ -4,16 +4,17 @@
 
 Sizes are ``CxHxW`` for INPUT, ``KxKxFilters`` for CONV (or ``CONV3-64``: every axis 3 wide, 64 filters), ``K`` or
 ``KxK`` for POOL and AVGPOOL. Options follow as ``stride=2 padding=same dilation=2 groups=4 bias=no``. A number left
-out is filled later. ``#`` starts a comment.
+out is filled later. ``#`` starts a comment. Capital and small letters mean the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from .architecture import FC, OPERATIONS, Architecture, Conv, Dropout, Input, Node, Operation, Pool, options
+from .architecture import FC, OPERATIONS, Architecture, AvgPool, Conv, Dropout, Input, Node, Operation, Pool, options
 from .errors import NotationError, unknown_name
 from .padding import WORDS
 
@@ -21,13 +22,14 @@ GRAMMAR = r"""
     start: sequence
     sequence: item (_ARROW item)*
     ?item: layer | block
-    block: "[" sequence "]" ["*" SIZES]
+    block: "[" sequence "]" ["*" COUNT]
     layer: WORD SIZES? OPTION*
 
     _ARROW: "->" | "→"
     OPTION.2: /[A-Za-z_]+=[A-Za-z0-9_.:-]*/
     WORD: /[A-Za-z_]+/
-    SIZES: /\d+(\.\d+)?(x\d+)*(-\d+)?/
+    SIZES: /[0-9]+(\.[0-9]+)?([xX][0-9]+)*(-[0-9]+)?/
+    COUNT: /[0-9]+/
     COMMENT: /#[^\n]*/
     %ignore COMMENT
     %ignore /\s+/
@@ -38,10 +40,14 @@ EXPECTED = {
     "RSQB": "']'",
     "_ARROW": "'->'",
     "STAR": "'*' and a number",
+    "COUNT": "a number of repetitions",
     "SIZES": "a size such as 3x3x64",
     "OPTION": "an option such as stride=2",
     "$END": "the end",
 }
+DEEPEST = 50
+LONGEST = 10_000
+DIGITS = 9
 
 
 def parse(text: str) -> Architecture:
@@ -53,7 +59,7 @@ def parse(text: str) -> Architecture:
     >>> [node.name for node in parse("INPUT 3x32x32 -> [CONV -> RELU -> POOL]*2 -> FC 10")]
     ['input', 'conv1', 'relu1', 'pool1', 'conv2', 'relu2', 'pool2', 'fc1']
     """
-    layers = _layers(_tree(text))
+    layers = _layers(text, _tree(text))
     if not layers or layers[0][0].upper() != "INPUT":
         line, column = (layers[0][0].line, layers[0][0].column) if layers else (1, 1)
         raise _error(text, line, column, "a network starts with INPUT, as in INPUT 3x32x32 -> FC 10.")
@@ -98,7 +104,7 @@ def layer_text(operation: Operation) -> str:
         case FC(features=int(number)):
             sizes = f" {number}"
         case Dropout(p=p):
-            sizes = f" {p}"
+            sizes = f" {Decimal(str(p)):f}"
         case Pool() if "kernel" in settings:
             sizes = " " + _join(operation.kernel)
     rest = {
@@ -127,53 +133,69 @@ def _parser() -> Any:
 
 
 def _tree(text: str) -> Any:
-    from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+    from lark.exceptions import UnexpectedCharacters, UnexpectedInput
 
     try:
         return _parser().parse(text)
     except UnexpectedInput as error:
-        line, column = error.line, error.column
-        found = "the end of the text"
-        names: Any = getattr(error, "accepts", None) or getattr(error, "expected", ())
+        problem: Any = error
+        line, column = problem.line, problem.column
         if isinstance(error, UnexpectedCharacters):
-            found, names = repr(error.char), error.allowed or ()
-        elif isinstance(error, UnexpectedToken) and error.token.type != "$END":
-            found = repr(str(error.token))
-        if line < 1:
-            lines = text.rstrip().splitlines() or [""]
-            line, column = len(lines), len(lines[-1]) + 1
+            found = repr(error.char)
+        elif problem.token.type == "$END":  # it borrows its position from the last token, if there is one
+            found = "the end of the text"
+            line, column = problem.token.end_line or 1, problem.token.end_column or 1
+        else:
+            found = repr(str(problem.token))
+        names = problem.interactive_parser.accepts()
         wanted = [EXPECTED[name] for name in EXPECTED if name in names]
         raise _error(text, line, column, f"found {found}, expected {' or '.join(wanted)}.") from None
 
 
 def _error(text: str, line: int, column: int, message: str) -> NotationError:
-    lines = text.splitlines() or [""]
-    shown = lines[min(line, len(lines)) - 1]
-    return NotationError(f"Line {line}, column {column}: {message}\n  {shown}\n  {' ' * (column - 1)}^")
+    shown = text.split("\n")[line - 1].rstrip("\r")
+    indent = "".join("\t" if character == "\t" else " " for character in shown[: column - 1])
+    return NotationError(f"Line {line}, column {column}: {message}\n  {shown}\n  {indent}^")
 
 
-def _layers(tree: Any) -> list[Any]:
+def _layers(text: str, tree: Any, depth: int = 0) -> list[Any]:
     """The layers in order, ``(word, sizes, options)``, with every repetition written out."""
     if tree.data == "layer":
         word, *rest = tree.children
         sizes = next((token for token in rest if token is not None and token.type == "SIZES"), None)
         return [(word, sizes, [token for token in rest if token is not None and token.type == "OPTION"])]
-    if tree.data == "block":
-        body, times = tree.children
-        return _layers(body) * (1 if times is None else int(times))
-    return [layer for child in tree.children for layer in _layers(child)]
+    if tree.data == "block" and depth == DEEPEST:
+        raise _error(
+            text, tree.meta.line, tree.meta.column, f"brackets stand inside each other at most {DEEPEST} deep."
+        )
+    parts, count = (tree.children[:1], tree.children[1]) if tree.data == "block" else (tree.children, None)
+    times = 1 if count is None else _repetitions(text, count)
+    found: list[Any] = []
+    for part in parts:
+        found += _layers(text, part, depth + (tree.data == "block"))
+        if len(found) * times > LONGEST:
+            where = part.meta if count is None else count
+            raise _error(text, where.line, where.column, f"a network has at most {LONGEST:,} layers, this one more.")
+    return found * times
+
+
+def _repetitions(text: str, count: Any) -> int:
+    try:
+        return _number(str(count), least=0)
+    except ValueError as error:
+        raise _error(text, count.line, count.column, str(error)) from None
 
 
 def _operation(text: str, word: Any, sizes: Any, given: list[Any]) -> Operation:
     kind = OPERATIONS.get(word.upper())
     if kind is None:
-        raise _error(text, word.line, word.column, str(unknown_name("layer", str(word), OPERATIONS)))
+        raise _error(text, word.line, word.column, str(unknown_name("layer", word.upper(), OPERATIONS)))
     settings: dict[str, Any] = {}
     for token, read in [(sizes, _sizes), *((option, _option) for option in given)]:
         if token is None:
             continue
         try:
-            found = read(kind, str(token))
+            found = read(kind, str(token).lower())
         except ValueError as error:
             raise _error(text, token.line, token.column, str(error)) from None
         if repeated := settings.keys() & found:
@@ -185,20 +207,27 @@ def _operation(text: str, word: Any, sizes: Any, given: list[Any]) -> Operation:
 def _sizes(kind: type[Operation], written: str) -> dict[str, Any]:
     """What the number after a layer's word means."""
     kernel, dash, filters = written.partition("-")
-    if dash and kind is Conv and "x" not in kernel:
-        return {"kernel": _count(kernel), "filters": _count(filters)}
+    if dash and kind is Conv and kernel.isdecimal():
+        return {"kernel": _number(kernel), "filters": _number(filters)}
     if kind is Dropout:
         return {"p": _probability(written)}
-    numbers = tuple(_count(number) for number in written.split("x"))
+    examples = {
+        Input: "INPUT 3x32x32",
+        Conv: "CONV 3x3x64 or CONV3-64",
+        FC: "FC 10",
+        Pool: "POOL 2",
+        AvgPool: "AVGPOOL 2",
+    }
+    plain = kind in examples and written.replace("x", "").isdecimal()
+    numbers = tuple(_number(number) for number in written.split("x")) if plain else ()
     if kind is Input and len(numbers) >= 2:
         return {"shape": numbers}
     if kind is Conv and len(numbers) >= 2:
         return {"kernel": numbers[:-1], "filters": numbers[-1]}
     if kind is FC and len(numbers) == 1:
         return {"features": numbers[0]}
-    if issubclass(kind, Pool):
+    if issubclass(kind, Pool) and numbers:
         return {"kernel": numbers if len(numbers) > 1 else numbers[0]}
-    examples = {Input: "INPUT 3x32x32", Conv: "CONV 3x3x64 or CONV3-64", FC: "FC 10"}
     meant = f"write {examples[kind]}" if kind in examples else f"{kind.word} takes no number"
     raise ValueError(f"{kind.word} cannot be given {written!r}; {meant}.")
 
@@ -206,11 +235,11 @@ def _sizes(kind: type[Operation], written: str) -> dict[str, Any]:
 def _option(kind: type[Operation], written: str) -> dict[str, Any]:
     name, _, value = written.partition("=")
     readers: dict[str, Callable[[str], Any]] = {
-        "kernel": _counts,
-        "stride": _counts,
+        "kernel": _numbers,
+        "stride": _numbers,
         "padding": _padding,
-        "dilation": _counts,
-        "groups": _count,
+        "dilation": _numbers,
+        "groups": _number,
         "bias": _yes_no,
     }
     allowed = [option for option in readers if option in kind.__dataclass_fields__]
@@ -223,14 +252,16 @@ def _option(kind: type[Operation], written: str) -> dict[str, Any]:
         raise ValueError(f"{name}={value}: {error}") from None
 
 
-def _count(written: str) -> int:
-    if not written.isdecimal() or int(written) < 1:
-        raise ValueError(f"{written!r} is not a whole number of at least 1.")
+def _number(written: str, least: int = 1) -> int:
+    if written.isdecimal() and len(written) > DIGITS:
+        raise ValueError(f"a number has at most {DIGITS} digits, this one {len(written):,}.")
+    if not written.isdecimal() or int(written) < least:
+        raise ValueError(f"{written!r} is not a whole number of at least {least}.")
     return int(written)
 
 
-def _counts(written: str) -> int | tuple[int, ...]:
-    numbers = tuple(_count(number) for number in written.split("x"))
+def _numbers(written: str) -> int | tuple[int, ...]:
+    numbers = tuple(_number(number) for number in written.split("x"))
     return numbers if len(numbers) > 1 else numbers[0]
 
 
@@ -240,7 +271,8 @@ def _padding(written: str) -> Any:
     entries = [entry.split(":") for entry in written.split("x")]
     if not all(len(entry) <= 2 and all(number.isdecimal() for number in entry) for entry in entries):
         raise ValueError(f"expected a number, before:after, one of these for each axis (1x2), or {', '.join(WORDS)}.")
-    values = tuple(int(e[0]) if len(e) == 1 else (int(e[0]), int(e[1])) for e in entries)
+    rows = [tuple(_number(number, least=0) for number in entry) for entry in entries]
+    values = tuple(entry[0] if len(entry) == 1 else entry for entry in rows)
     return values[0] if len(values) == 1 and isinstance(values[0], int) else values
 
 

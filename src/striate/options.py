@@ -17,13 +17,16 @@ def _listed(table: Mapping[str, float]) -> str:
     return ", ".join(f"{value:g} for {name}" for name, value in table.items())
 
 
+Whole = Annotated[int, Field(ge=1)]
+
+
 class Options(BaseModel):
     """How to train. Every field is an option of :func:`train` and of ``striate train``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(12, ge=1, description="Times that every training picture is seen.")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = Field(
+    batch_size: Whole | Literal["full"] = Field(
         128, description='Pictures per step: 1 is stochastic gradient descent, "full" the whole set at once.'
     )
     optimizer: Literal["adamw", "momentum", "sgd"] = Field("adamw", description="How a gradient becomes a step.")
@@ -42,7 +45,12 @@ class Options(BaseModel):
     device: str = Field("auto", description='"auto" takes a GPU if there is one.')
     filters: int | None = Field(None, ge=1, description="Of every CONV that the text leaves open.")
     hidden: int | None = Field(None, ge=1, description="Features of every FC that the text leaves open, but the last.")
-    size: tuple[int, int] | None = Field(None, description="Height and width that pictures are brought to.")
+    size: tuple[Whole, Whole] | None = Field(None, description="Height and width that pictures are brought to.")
+
+    def settled(self) -> dict[str, Any]:
+        """What is really used: the defaults that depend on the optimizer filled in, the rest left out."""
+        chosen = {"learning_rate": self.rate, "weight_decay": self.decay}
+        return self.model_dump(mode="json", exclude_none=True) | chosen
 
     @property
     def rate(self) -> float:

@@ -66,6 +66,8 @@ def sources(mode: str, size: int, before: int, after: int) -> list[int]:
     >>> sources("reflect", 4, 2, 1), sources("circular", 3, 4, 0)
     ([2, 1, 0, 1, 2, 3, 2], [2, 0, 1, 2, 0, 1, 2])
     """
+    if size < 1:
+        raise GeometryError(f"there is nothing to pad from: the input needs at least 1 position, got size={size}.")
     positions = range(-before, size + after)
     if mode == "replicate":
         return [min(max(i, 0), size - 1) for i in positions]
@@ -74,4 +76,6 @@ def sources(mode: str, size: int, before: int, after: int) -> list[int]:
     if mode == "reflect":
         period = max(2 * (size - 1), 1)
         return [min(i % period, -i % period) for i in positions]
+    if mode == "zeros":
+        raise GeometryError("padding_mode='zeros' copies no positions; only reflect, replicate and circular do.")
     raise unknown_name("padding mode", mode, MODES)

@@ -42,15 +42,22 @@ class Plan:
         return "\n".join(lines + [f"  not {name}: {reason}" for name, reason in self.refusals])
 
 
-@lru_cache(maxsize=4096)
 def choose(problem: Problem, algorithm: str | None = None) -> Plan:
     """The plan for a problem: the first by preference that does not refuse, or the algorithm asked for.
+
+    Algorithms that :data:`PREFERENCE` does not name come after the vendor's and before the reference.
 
     Raises:
         UnknownNameError: No algorithm carries the name asked for.
         AlgorithmError: The algorithm asked for refuses; its sentence says why.
     """
-    candidates = sorted(ALGORITHMS[problem.operation], key=PREFERENCE.index)
+    return _choose(problem, algorithm, tuple(ALGORITHMS[problem.operation]))
+
+
+@lru_cache(maxsize=4096)
+def _choose(problem: Problem, algorithm: str | None, registered: tuple[str, ...]) -> Plan:
+    """The plan among the algorithms registered by now, so that one registered later is not missed."""
+    candidates = sorted(registered, key=_rank)
     reasons = {name: find(problem.operation, name).refuses(problem) for name in candidates}
     if algorithm is not None:
         find(problem.operation, algorithm)
@@ -63,6 +70,11 @@ def choose(problem: Problem, algorithm: str | None = None) -> Plan:
         refusals=tuple((name, reason) for name, reason in reasons.items() if reason),
         estimates=tuple((name, problem.work) for name in able),
     )
+
+
+def _rank(name: str) -> int:
+    """Place in the order of preference; the last place is the reference's."""
+    return PREFERENCE.index(name) if name in PREFERENCE[:-1] else len(PREFERENCE) + (name == PREFERENCE[-1])
 
 
 def plan(
@@ -115,7 +127,8 @@ def plan(
         raise GeometryError(
             f"weight_shape={tuple(weight_shape)} takes {per_group * groups} channels, x has {channels}."
         )
-    forward = Problem("convolution", window, batch, channels, out_channels, tuple(size), dtype, str(device))
+    place = torch.device(device).type
+    forward = Problem("convolution", window, batch, channels, out_channels, tuple(size), dtype, place)
     return choose(towards(forward, direction), algorithm)
 
 

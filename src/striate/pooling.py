@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .computing import Problem, find
+from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen
 from .planning import choose
@@ -45,13 +46,15 @@ def max_pool(
         flattened spatial axes of x (the first on a tie).
 
     Raises:
-        GeometryError: The window does not fit x, or one of its positions would read only padding.
+        GeometryError: The window does not fit x, one of its positions would read only padding, or x is complex.
 
     >>> x = torch.tensor([[[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]]])
     >>> max_pool(x, 2, stride=1)
     tensor([[[[4., 5.],
               [7., 8.]]]])
     """
+    if x.is_complex():
+        raise GeometryError(f"max_pool: x is {x.dtype}; complex numbers have no largest, pool x.abs() instead.")
     call, batched = _enter("max_pool", x, kernel, stride, padding, dilation, ceil)
     if not return_switches:
         return _leave(_compute("maximum", batched, call), x, batched)
@@ -69,6 +72,7 @@ def avg_pool(
     dilation: int | Sequence[int] = 1,
     ceil: bool = False,
     count_padding: bool = False,
+    divisor: int | None = None,
 ) -> Tensor:
     """The mean of the real values in each window.
 
@@ -80,22 +84,29 @@ def avg_pool(
         dilation: Step between taps.
         ceil: Also keep a last window that is only partly inside.
         count_padding: Divide by the padded positions too, as PyTorch does by default.
+        divisor: Divide by this number instead; 1 gives sums.
 
     Raises:
-        GeometryError: The window does not fit x, or one of its positions would read only padding.
+        GeometryError: The window does not fit x, one of its positions would read only padding, or x holds integers.
 
     >>> avg_pool(torch.tensor([[[1.0, 2.0, 6.0]]]), 3, stride=1, padding=1)
     tensor([[[1.5000, 3.0000, 4.0000]]])
     """
+    if not (x.is_floating_point() or x.is_complex()):
+        raise GeometryError(f"avg_pool: x is {x.dtype}; a mean needs floating-point numbers, as in x.float().")
     call, batched = _enter("avg_pool", x, kernel, stride, padding, dilation, ceil)
+    if divisor is not None:
+        if type(divisor) is not int or divisor == 0:
+            raise GeometryError(f"avg_pool: divisor must be a whole number other than 0, got divisor={divisor!r}.")
+        return _leave(_compute("sum", batched, call, divisor=divisor), x, batched)
     divisors = call.padded_counts if count_padding else call.real_counts
-    same = all(len(set(axis)) == 1 for axis in divisors)
-    total = _compute("sum", batched, call, divisor=prod(axis[0] for axis in divisors) if same else 1)
-    if not same:
-        for number, axis in enumerate(divisors):
-            shape = [-1 if other == number else 1 for other in range(len(divisors))]
-            total = total / torch.tensor(axis, dtype=total.dtype, device=x.device).view(shape)
-    return _leave(total, x, batched)
+    if all(len(set(axis)) == 1 for axis in divisors):
+        return _leave(_compute("sum", batched, call, divisor=prod([axis[0] for axis in divisors])), x, batched)
+    total = _compute("sum", batched.to(accumulator(x.dtype)), call)
+    windows = torch.ones((), dtype=total.dtype, device=x.device)
+    for axis in divisors:
+        windows = windows.unsqueeze(-1) * torch.tensor(axis, dtype=total.dtype, device=x.device)
+    return _leave((total / windows).to(x.dtype), x, batched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +121,15 @@ class _Window:
 def _enter(
     name: str, x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
 ) -> tuple[_Window, Tensor]:
-    kernel = frozen(kernel)
+    kernel = frozen("kernel", kernel)
     axes = len(kernel) if isinstance(kernel, tuple) else x.dim() - 2
     if axes < 1 or x.dim() not in (axes + 1, axes + 2):
         raise GeometryError(
             f"{name}: kernel={kernel!r} and x of shape {tuple(x.shape)} do not fit: x must be (N, C, *spatial), or "
             "(C, *spatial) with one kernel number for each of its spatial axes."
         )
-    options = tuple(frozen(v) for v in (kernel, kernel if stride is None else stride, padding, dilation))
+    stride = kernel if stride is None else frozen("stride", stride)
+    options = (kernel, stride, frozen("padding", padding), frozen("dilation", dilation))
     call = _window(name, axes, tuple(x.shape[-axes:]), *options, bool(ceil))
     return call, x if x.dim() == axes + 2 else x.unsqueeze(0)
 
@@ -159,6 +171,8 @@ def _ceil(axis: Axis, size: int) -> Axis:
     """
     room = size + axis.before + axis.after - axis.extent
     outputs = -(-room // axis.stride) + 1
+    if outputs < 1:
+        return axis
     if (outputs - 1) * axis.stride >= size + axis.before:
         outputs -= 1
     needed = (outputs - 1) * axis.stride + axis.extent - size - axis.before

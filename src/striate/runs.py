@@ -247,7 +247,7 @@ def _finish(folder: Path, start: _Start, trainer: Trainer, last: Evaluation | No
     """Write the report and sum up."""
     evaluation = last or trainer.classifier.evaluate(start.data.test, start.options.loss)
     seconds = sum(figures["seconds"] for figures in trainer.history)
-    settings = start.options.model_dump(mode="json", exclude_none=True)
+    settings = start.options.settled()
     history = tuple(trainer.history)
     material = showing.Material(trainer.classifier, start.data, evaluation, history, settings, folder, start.source)
     return Run(

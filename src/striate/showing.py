@@ -17,6 +17,7 @@ from .datasets import Dataset
 from .errors import OptionError
 from .layers import Conv
 from .metrics import Evaluation
+from .options import options_of
 from .prediction import Classifier, check_classes, load_for
 
 SHOWN = ("curves", "accuracy", "confusion", "mistakes", "filters", "columns")
@@ -57,25 +58,21 @@ def material(run: str | Path, data: str | Path | Dataset | None = None, example:
     """
     found = checkpoints.load(run)
     classifier = Classifier.load(found)
-    options = found.training.options if found.training else {}
-    settings = {name: value for name, value in options.items() if value is not None}
+    settings = options_of(found.training.options).settled() if found.training else {}
     source = data if data is not None or found.training is None else found.training.data
     loaded = load_for(classifier.network.input_shape, source, settings)
     check_classes(classifier.classes, loaded)
     if not 0 <= example < len(loaded.test):
         raise OptionError(f"example={example}: {loaded.name} has test pictures 0 to {len(loaded.test) - 1}.")
-    evaluation = classifier.evaluate(loaded.test, settings.get("loss", "softmax"))
-    folder = Path(run) if Path(run).is_dir() else Path(run).parent
-    name = None if isinstance(source, Dataset) else str(source)
     return Material(
-        classifier,
-        loaded,
-        evaluation,
-        tuple(found.training.history if found.training else ()),
-        settings,
-        folder,
-        name,
-        example,
+        classifier=classifier,
+        data=loaded,
+        evaluation=classifier.evaluate(loaded.test, settings.get("loss", "softmax")),
+        history=tuple(found.training.history if found.training else ()),
+        settings=settings,
+        folder=Path(run) if Path(run).is_dir() else Path(run).parent,
+        source=None if isinstance(source, Dataset) else str(source),
+        example=example,
     )
 
 
@@ -116,12 +113,13 @@ def write_report(m: Material) -> Path:
     speed = len(m.data.train) * len(m.history) / max(seconds, 1e-9)
     run = m.folder.as_posix()
     facts = {
-        "Accuracy": f"{100 * m.evaluation.accuracy:.2f} % of {len(m.data.test):,} test pictures",
-        "Loss": f"{m.evaluation.loss:.4f}",
-        "Data": f"{m.data.name}: {len(m.data.train):,} training pictures, {len(m.data.classes)} classes",
+        "Classes": f"{len(m.data.classes)}",
+        "Training pictures": f"{len(m.data.train):,}",
         "Parameters": f"{described.totals.parameters:,}",
-        "Multiply-adds": f"{described.totals.macs:,} per picture",
-        "Training": f"{len(m.history)} epochs in {seconds:.1f} s, {speed:,.0f} pictures per second",
+        "Multiply-adds per picture": f"{described.totals.macs:,}",
+        "Epochs": f"{len(m.history)}",
+        "Training time": f"{seconds:.1f} s",
+        "Pictures per second": f"{speed:,.0f}",
     }
     html = report.render(
         title=m.folder.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 
@@ -50,15 +50,14 @@ def counts(axis: Axis, size: int) -> tuple[int, ...]:
     >>> counts(Axis(kernel=3, before=1, after=1), 4)
     (2, 3, 3, 2)
     """
-    total = [0] * axis.output_size(size)
-    for o, _, _ in taps(axis, size):
-        total[o] += 1
-    return tuple(total)
+    starts = (o * axis.stride - axis.before for o in range(axis.output_size(size)))
+    ends = ((max(0, -(start // axis.dilation)), (size - 1 - start) // axis.dilation) for start in starts)
+    return tuple(max(0, min(last, axis.kernel - 1) - first + 1) for first, last in ends)
 
 
 def window_at(
     geometry: Geometry, size: Sequence[int], position: Sequence[int]
-) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The ``(weight position, input position)`` pairs that one output position sums over.
 
     The weight position counts from the stored kernel's corner, after any flip; reads of padding are left out.
@@ -71,15 +70,14 @@ def window_at(
     Raises:
         GeometryError: There is no such output position.
 
-    >>> list(window_at(Geometry.window(1, 3, padding=1), (5,), (0,)))
+    >>> window_at(Geometry.window(1, 3, padding=1), (5,), (0,))
     [((1,), (0,)), ((2,), (1,))]
     """
     outputs = geometry.output_size(size)
     if len(position) != len(outputs) or not all(0 <= o < n for o, n in zip(position, outputs, strict=True)):
         raise GeometryError(f"position={tuple(position)!r} is not an output position; the output is {outputs}.")
     per_axis = (_reads(axis, n, o, geometry) for axis, n, o in zip(geometry.axes, size, position, strict=True))
-    for reads in product(*per_axis):
-        yield tuple(weight for weight, _ in reads), tuple(i for _, i in reads)
+    return [(tuple(weight for weight, _ in reads), tuple(i for _, i in reads)) for reads in product(*per_axis)]
 
 
 def _reads(axis: Axis, size: int, position: int, geometry: Geometry) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import cost
-from ..errors import unknown_name
+from ..errors import AlgorithmError, unknown_name
 from ..geometry import Geometry
 
 OPERATIONS = ("convolution", "maximum", "switches", "sum")
@@ -80,12 +80,12 @@ def register(operation: str, name: str, algorithm: Algorithm) -> None:
 
     Raises:
         UnknownNameError: There is no such operation.
-        ValueError: The name is taken.
+        AlgorithmError: The name is taken.
     """
     if operation not in ALGORITHMS:
         raise unknown_name("operation", operation, ALGORITHMS)
     if name in ALGORITHMS[operation]:
-        raise ValueError(
+        raise AlgorithmError(
             f"Algorithm {name!r} is already registered for {operation} as {ALGORITHMS[operation][name]!r}."
         )
     ALGORITHMS[operation][name] = algorithm

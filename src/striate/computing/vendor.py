@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..geometry import Axis
 from .interface import Problem, register
+from .reference import accumulator
 
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -72,6 +73,11 @@ class Convolution(_Vendor):
 class Maximum(_Vendor):
     """``torch.nn.functional.max_pool1d`` to ``max_pool3d``; padding that those refuse is added first, as -infinity."""
 
+    def refuses(self, problem: Problem) -> str | None:
+        if not problem.dtype.is_floating_point:
+            return f"the input is {problem.dtype}; PyTorch's max poolings take floating-point numbers on all devices."
+        return super().refuses(problem)
+
     def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
         return self.pool(x, problem, return_indices=False)
 
@@ -79,9 +85,8 @@ class Maximum(_Vendor):
         """Values, or values and positions in the input as padded by :func:`pad`."""
         axes = problem.geometry.axes
         padding, rows = self.split(problem)
-        lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
         return MAX_POOL[len(axes)](
-            pad(x, rows, lowest),
+            pad(x, rows, -torch.inf),
             [axis.kernel for axis in axes],
             [axis.stride for axis in axes],
             padding,
@@ -98,16 +103,21 @@ class Maximum(_Vendor):
 
 
 class Switches(Maximum):
-    """The positions that PyTorch returns, counted in the unpadded input."""
+    """The positions that PyTorch returns, counted in the unpadded input.
+
+    A window whose values are all the lowest there is makes PyTorch point at its first tap, which may be padding: then
+    the switch is the window's first real tap.
+    """
 
     def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
         rows = self.split(problem)[1]
         positions: Tensor = self.pool(x, problem, return_indices=True)[1]
         flat = torch.zeros_like(positions)
         unit = 1
-        for (before, after), size in reversed(list(zip(rows, problem.size, strict=True))):
+        for axis, (before, after), size in reversed(list(zip(problem.geometry.axes, rows, problem.size, strict=True))):
             padded = size + before + after
-            flat += (positions % padded - before) * unit
+            position = positions % padded - before
+            flat += torch.where(position < 0, position % axis.dilation, position) * unit
             positions = positions // padded
             unit *= size
         return flat
@@ -121,6 +131,8 @@ class Sum(_Vendor):
             return "the window is dilated; PyTorch's mean poolings are not."
         if not problem.dtype.is_floating_point:
             return f"the input is {problem.dtype}; PyTorch's mean poolings take floating-point numbers."
+        if len(problem.geometry.axes) == 3 and problem.device == "cpu" and problem.dtype.itemsize == 2:
+            return f"the input is {problem.dtype}; PyTorch's mean pooling over 3 axes has no such kernel on the CPU."
         return super().refuses(problem)
 
     def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
@@ -144,10 +156,12 @@ class WindowConvolution(_Vendor):
 
     def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
         axes = problem.geometry.axes
+        dtype = x.dtype
+        x = x.to(accumulator(dtype))
         ones = x.new_full((1, 1, *problem.geometry.kernel), 1.0)
         padded = pad(x, tuple((axis.before, axis.after) for axis in axes)).flatten(0, 1).unsqueeze(1)
         total = CONV[len(axes)](padded, ones, None, [a.stride for a in axes], 0, [a.dilation for a in axes])
-        return (total / problem.divisor).view(*x.shape[:2], *total.shape[2:])
+        return (total / problem.divisor).view(*x.shape[:2], *total.shape[2:]).to(dtype)
 
 
 register("convolution", "vendor", Convolution())

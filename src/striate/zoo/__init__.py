@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from importlib import resources
 from pathlib import Path
 
 from .. import notation
 from ..architecture import Architecture
 from ..errors import DataError, unknown_name
+
+TEXT = re.compile(r"->|→|\n|^\s*INPUT(\s|#|$|[0-9]+(x[0-9]+)*\b(?!\.))", re.IGNORECASE)
 
 
 def names() -> tuple[str, ...]:
@@ -42,15 +46,18 @@ def read(source: str | Path) -> str:
         DataError: The file cannot be read as text.
     """
     written = str(source)
-    if isinstance(source, str) and ("->" in written or "→" in written or written.strip().upper().startswith("INPUT")):
+    if isinstance(source, str) and TEXT.search(written):
         return written
     if written in names():
         return text(written)
     path = Path(written)
-    if path.is_file():
-        try:
+    try:
+        if path.is_file():
             return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as a network text: {error}.") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # else it is neither a name nor a file
             raise DataError(f"{path}: cannot be read as a network text: {error}.") from None
     raise unknown_name("network (nor a file)", written, names())
 

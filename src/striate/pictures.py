@@ -1,0 +1,725 @@
+"""Pictures of a trained network, as matplotlib figures.
+
+Every function returns a new :class:`matplotlib.figure.Figure` and draws nothing on a screen. ``width`` is the width in
+inches at which the figure will be shown: the layout follows it, so that text stays readable on a page and on a phone.
+
+One visual language everywhere: blue is the test data and what is right, orange is a mistake, grey is context. Numbers
+with a sign are blue below zero, white at zero and orange above. Blue and orange differ for every kind of colour vision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from torch import Tensor
+
+from .metrics import Evaluation
+
+THEME = {
+    "paper": "#ffffff",
+    "ink": "#22303c",
+    "muted": "#63717d",
+    "line": "#d4dbe1",
+    "blue": "#1f6fb2",
+    "orange": "#c2541b",
+}
+"""The colours of lines and text by their role. A page may replace them, for a dark background for example."""
+
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", ["#08315f", "#2f7fc1", "#bcd7ee", "#f8f8f6", "#f7cfb2", "#d9702a", "#6d2703"], N=511
+)
+"""Negative, zero and positive numbers; the middle of its 511 colours is exactly zero."""
+
+PAPER, INK, MUTED, LINE, BLUE, ORANGE = THEME.values()
+_CELL_TEXT_CLASSES = 30  # beyond this a count no longer fits into a cell of the confusion matrix
+_NAMED_CLASSES = 60  # beyond this the names of neighbouring rows would overlap
+_LISTED_CLASSES = 40
+_PHOTO_PIXELS = 90  # for each inch: a dozen photographs then take about a megabyte
+_SLICE_PIXELS = 350_000  # of all slices of a figure together, for the same reason
+_SHARP = 64  # pictures up to so many pixels wide are shown as pixels; larger ones look better smoothed
+
+# Families with East Asian letters, as Linux, macOS and Windows install them; those that are missing are not asked for.
+_FALLBACKS = [
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
+    *("WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+]
+
+
+class _Sheet:
+    """A figure with a single axes that is measured in inches from the top left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.figure = Figure(figsize=(width, height), facecolor=PAPER)
+        self.axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        self.axes.set_axis_off()
+        self.axes.set(xlim=(0.0, width), ylim=(height, 0.0), autoscale_on=False)
+
+    def write(self, x: float, y: float, text: str, **style: Any) -> None:
+        _write(self.axes, x, y, text, **style)
+
+    def box(self, x: float, y: float, width: float, height: float, color: str, alpha: float = 1.0) -> None:
+        self.axes.add_patch(Rectangle((x, y), width, height, facecolor=color, edgecolor="none", alpha=alpha))
+
+    def line(self, xs: Sequence[float], ys: Sequence[float], color: str = LINE, **style: Any) -> None:
+        self.axes.plot(xs, ys, color=color, **({"linewidth": 0.8} | style))
+
+    def tile(self, x: float, y: float, width: float, height: float, pixels: np.ndarray[Any, Any]) -> None:
+        """Draw ``(H, W, 3 or 4)`` pixels into a box, each source pixel as a sharp rectangle."""
+        image = AxesImage(self.axes, extent=(x, x + width, y + height, y), origin="upper", interpolation="none")
+        image.set_data(pixels)
+        self.axes.add_image(image)
+
+
+def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Text exactly as it is given: a ``$`` in a class name starts no formula."""
+    given: dict[str, Any] = {"fontsize": 9.0, "color": INK, "va": "center", "rotation_mode": "anchor"} | style
+    axes.text(x, y, _printable(text), fontfamily=_families(text.isascii()), parse_math=False, **given)
+
+
+@lru_cache
+def _families(ascii_only: bool) -> list[str]:
+    """The font, with those that also have Chinese, Japanese and Korean letters if the machine has any."""
+    installed = set() if ascii_only else set(fontManager.get_font_names())
+    return ["DejaVu Sans", *(family for family in _FALLBACKS if family in installed)]
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, which no SVG file may contain."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+
+
+def _extent(text: str, size: float) -> float:
+    """Estimated width in inches of ``text`` at ``size`` points; East Asian letters are square."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" or letter in "×+→…%mwMW" for letter in text)
+    return (0.62 * len(text) + 0.38 * wide) * size / 72
+
+
+def _fit(text: str, inches: float, size: float) -> str:
+    """``text``, shortened with an ellipsis until it fits.
+
+    >>> _fit("convolution", 0.5, 9), _fit("conv", 0.5, 9)
+    ('conv…', 'conv')
+    """
+    if _extent(text, size) <= inches:
+        return text
+    while text and _extent(text + "…", size) > inches:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as it is written everywhere in pictures and reports; only exactly all or nothing is 100 or 0 %.
+
+    >>> percent(0.912), percent(0.9999), percent(0.9999, 0), percent(1.0)
+    ('91.2 %', '> 99.9 %', '> 99 %', '100.0 %')
+    """
+    step, text = 10.0**-digits, f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) == 100:
+        return f"> {100 - step:.{digits}f} %"
+    return f"< {step:.{digits}f} %" if share > 0 and float(text) == 0 else f"{text} %"
+
+
+def _smaller(text: str, inches: float, size: float) -> float:
+    """The font size at which ``text`` fits, at most ``size``."""
+    return size * min(1.0, inches / _extent(text, size))
+
+
+def _photo(image: Tensor, inches: float) -> np.ndarray[Any, Any]:
+    """``(C, H, W)`` uint8 as ``(H, W, 3)`` pixels, not more of them than can be seen at this size."""
+    pixels = image.detach().cpu().float()
+    pixels = pixels[:3] if len(pixels) >= 3 else pixels.mean(0, keepdim=True).expand(3, -1, -1)
+    shown = _shrink(pixels, int(inches * _PHOTO_PIXELS)).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(shown.permute(1, 2, 0).numpy())
+
+
+def _shrink(maps: Tensor, limit: int) -> Tensor:
+    """``(C, H, W)`` averaged down until the longer side has at most ``limit`` pixels."""
+    longer = max(maps.shape[-2:])
+    if longer <= limit:
+        return maps
+    height, width = (max(1, round(side * limit / longer)) for side in maps.shape[-2:])
+    return torch.nn.functional.adaptive_avg_pool2d(maps, (height, width))
+
+
+def _contained(shape: Sequence[int], side: float) -> tuple[float, float]:
+    """Width and height of an ``(H, W, ...)`` picture that just fits into a square, proportions kept."""
+    height, width = shape[:2]
+    return side * width / max(height, width), side * height / max(height, width)
+
+
+def _signed(values: Tensor, scale: float) -> np.ndarray[Any, Any]:
+    """Colours of ``values`` between ``-scale`` and ``scale``, ``(H, W)`` → ``(H, W, 3)`` uint8."""
+    unit = 0.5 + values.detach().cpu().float() / (2 * (scale or 1.0))
+    colors = SIGNED(unit.clamp(0, 1 - 1e-7).numpy(), bytes=True)
+    return np.ascontiguousarray(np.asarray(colors)[..., :3])
+
+
+def curves(history: Sequence[Mapping[str, float | None]], *, width: float = 10.0) -> Figure:
+    """Loss and accuracy after each epoch, the most accurate epoch marked.
+
+    Args:
+        history: One mapping per epoch with ``epoch``, ``train_loss``, ``loss``, ``accuracy`` and perhaps
+            ``train_accuracy``; losses are means, accuracies shares between 0 and 1.
+        width: Inches; the two panels stand side by side if it is at least 6.
+    """
+    beside = width >= 6
+    panel = ((width - 0.5) / 2 if beside else width, 3.1)
+    height = panel[1] if beside else 2 * panel[1] + 0.2
+    figure = Figure(figsize=(width, height), facecolor=PAPER)
+    accuracies = _series(history, "accuracy", 100.0)
+    best = max(range(len(history)), key=lambda i: (-1.0 if math.isnan(accuracies[i]) else accuracies[i], -i))
+    for number, (name, digits, unit) in enumerate((("loss", 3, ""), ("accuracy", 1, " %"))):
+        left, top = (number * (panel[0] + 0.5), 0.0) if beside else (0.0, number * (panel[1] + 0.2))
+        axes = _panel(figure, left, top, *panel)
+        factor = 100.0 if unit else 1.0
+        test, train = (_series(history, key, factor) for key in (name, f"train_{name}"))
+        _frame(axes, name, [int(row["epoch"] or 0) for row in history], [*test, *train], unit)
+        _lines(axes, [row["epoch"] or 0 for row in history], test, train, f".{digits}f", unit)
+        _mark_best(axes, history[best]["epoch"] or 0, test[best], f"{test[best]:.{digits}f}{unit}")
+    return figure
+
+
+def _series(history: Sequence[Mapping[str, float | None]], key: str, factor: float) -> list[float]:
+    """One column of the history; what is missing or not finite becomes a gap."""
+    values = [row.get(key) for row in history]
+    return [math.nan if value is None or not math.isfinite(value) else factor * value for value in values]
+
+
+def _panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches, with room for numbers on the left and direct labels on the right."""
+    whole_width, whole_height = figure.get_size_inches()
+    before, after, above, below = 0.5, 1.05, 0.62, 0.5
+    box = (
+        (left + before) / whole_width,
+        1 - (top + height - below) / whole_height,
+        (width - before - after) / whole_width,
+        (height - above - below) / whole_height,
+    )
+    axes = figure.add_axes(box)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set(color=LINE, linewidth=0.8)
+    axes.tick_params(length=0, labelsize=8, labelcolor=MUTED, labelfontfamily="DejaVu Sans", pad=5)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _frame(axes: Axes, name: str, epochs: Sequence[int], values: Sequence[float], unit: str) -> None:
+    """Limits, ticks and the panel's name."""
+    finite = [value for value in values if not math.isnan(value)] or [0.0]
+    low, high = (min(finite), max(finite)) if unit else (0.0, max(finite))
+    margin = 0.08 * (high - low) or (5.0 if unit else 1.0)
+    axes.set_ylim(max(0.0, low - margin), min(high + margin, 101.0) if unit else high + margin)
+    axes.set_xlim(epochs[0] - (0.5 if len(epochs) == 1 else 0), epochs[-1] + (0.5 if len(epochs) == 1 else 0))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    _write(axes, 0.0, 1.24, name, transform=axes.transAxes, fontsize=10.5, fontweight="bold")
+    _write(axes, 1.0, -0.21, "epoch", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")
+
+
+def _lines(
+    axes: Axes, epochs: Sequence[float], test: Sequence[float], train: Sequence[float], digits: str, unit: str
+) -> None:
+    """Both curves, each with its name and last value written at its end."""
+    ends = []
+    for name, values, color, thickness in (("train", train, MUTED, 1.1), ("test", test, BLUE, 2.0)):
+        marker: dict[str, Any] = {"marker": "o", "markersize": 2.2 + thickness} if len(epochs) <= 12 else {}
+        axes.plot(epochs, values, color=color, linewidth=thickness, solid_capstyle="round", clip_on=False, **marker)
+        if not math.isnan(values[-1]):
+            ends.append((values[-1], f"{name} {values[-1]:{digits}}{unit}", color))
+    bottom, top = axes.get_ylim()
+    beyond = 1 + 0.1 * axes.figure.dpi / axes.bbox.width  # a tenth of an inch to the right of the last point
+    ends.sort()
+    places = [(value - bottom) / (top - bottom) for value, _, _ in ends]
+    if len(places) == 2 and (overlap := 0.085 - (places[1] - places[0])) > 0:
+        places = [places[0] - overlap / 2, places[1] + overlap / 2]
+    for place, (_, text, color) in zip(places, ends, strict=True):
+        _write(axes, beyond, place, text, transform=axes.transAxes, color=color, fontsize=8.5)
+
+
+def _mark_best(axes: Axes, epoch: float, value: float, text: str) -> None:
+    """A dotted line through the best epoch, its number above the panel where no curve can be."""
+    left, right = axes.get_xlim()
+    place = (epoch - left) / (right - left)
+    axes.axvline(epoch, color=ORANGE, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    axes.plot([epoch], [value], "o", color=PAPER, markeredgecolor=ORANGE, markersize=7, clip_on=False, zorder=5)
+    side = "left" if place < 0.3 else "right" if place > 0.7 else "center"
+    label = f"best epoch {epoch:g}: {text}"
+    _write(axes, place, 1.07, label, transform=axes.transAxes, color=ORANGE, fontsize=8.5, ha=side)
+
+
+def accuracy_per_class(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
+    """Accuracy on the examples of each class as bars, best first; a class without examples says so."""
+    rows, left_out = _ranking(evaluation)
+    size, pitch, names = 9.0, 0.27, _names_width(evaluation.classes, width)
+    counted = (
+        max((_extent(f"{right:,} of {total:,}", 7.5) for _, _, right, total in rows), default=0) if width >= 6 else 0
+    )
+    sheet = _Sheet(width, 0.4 + pitch * (len(rows) + bool(left_out)))
+    start, end = names + 0.15, width - counted - 0.85
+    if len(evaluation.labels):
+        overall = start + evaluation.accuracy * (end - start)
+        sheet.line([overall, overall], [0.24, sheet.figure.get_size_inches()[1]], INK, linestyle=(0, (1, 2)), zorder=3)
+        label = f"all classes {percent(evaluation.accuracy)}"
+        sheet.write(
+            overall, 0.12, label, fontsize=8.5, color=MUTED, ha="right" if evaluation.accuracy > 0.5 else "left"
+        )
+    for row, (name, accuracy, right, total) in enumerate(rows):
+        y = 0.4 + pitch * (row + (0.5 if row < len(rows) / 2 or not left_out else 1.5))
+        sheet.write(names, y, _fit(name, names, size), ha="right")
+        if accuracy is None:
+            sheet.write(start, y, "no examples", color=MUTED, fontstyle="italic")
+            continue
+        sheet.box(start, y - 0.075, end - start, 0.15, LINE, alpha=0.4)
+        sheet.box(start, y - 0.075, accuracy * (end - start), 0.15, BLUE)
+        sheet.write(end + 0.72, y, percent(accuracy), ha="right")
+        if counted:
+            sheet.write(width, y, f"{right:,} of {total:,}", color=MUTED, fontsize=7.5, ha="right")
+    if left_out:
+        y = 0.4 + pitch * (len(rows) // 2 + 0.5)
+        sheet.write(start, y, f"… {left_out:,} classes in between …", color=MUTED, fontstyle="italic")
+    return sheet.figure
+
+
+def _ranking(evaluation: Evaluation) -> tuple[list[tuple[str, float | None, int, int]], int]:
+    """``(class, accuracy, right, total)``, best first, and how many were left out between best and worst."""
+    confusion = evaluation.confusion
+    right, total = confusion.diagonal().tolist(), confusion.sum(1).tolist()
+    shares = [None if n == 0 else r / n for r, n in zip(right, total, strict=True)]
+    rows = sorted(
+        zip(evaluation.classes, shares, right, total, strict=True), key=lambda row: -1.0 if row[1] is None else row[1]
+    )[::-1]
+    if len(rows) <= _LISTED_CLASSES:
+        return rows, 0
+    half = _LISTED_CLASSES // 2
+    return rows[:half] + rows[-half:], len(rows) - 2 * half
+
+
+def _names_width(names: Sequence[str], width: float, size: float = 9.0) -> float:
+    """Inches for a column of names: what the longest needs, at most a fair part of the figure."""
+    return min(max(_extent(name, size) for name in names) + 0.05, max(0.85, 0.22 * width))
+
+
+def confusion(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
+    """What each class was taken for: row = true class, column = predicted class, text = examples.
+
+    The stronger a colour, the larger the share of the row: opacity = √share. Blue cells are right, orange ones are
+    mistakes. With many classes the figure is wider than ``width``, so that its text stays readable.
+    """
+    count = len(evaluation.classes)
+    named = count <= _NAMED_CLASSES
+    size = 9.0 if count <= 20 else 7.0 if count <= _CELL_TEXT_CLASSES else 5.5
+    names = max(_extent("was called →", 8.0), _names_width(evaluation.classes if named else ["-"], width, size))
+    slant = 0.72 * names + 0.1 if named else 0.2
+    fitting = (width - names - slant - 0.1) / count
+    cell = min(0.56, max(fitting, 0.25 if count <= _CELL_TEXT_CLASSES else 0.09 if named else 0.0))
+    left, top = names + 0.1, slant + 0.25
+    sheet = _Sheet(left + count * cell + slant, top + count * cell + 0.05)
+    counts = evaluation.confusion
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    draw = _cells if count <= _CELL_TEXT_CLASSES else _cell_colors
+    draw(sheet, counts, shares.sqrt(), left, top, cell)
+    edge = count * cell
+    sheet.line([left, left + edge, left + edge, left, left], [top, top, top + edge, top + edge, top])
+    for i, name in enumerate(evaluation.classes if named else ()):
+        middle = (i + 0.5) * cell
+        sheet.write(left - 0.08, top + middle, _fit(name, names, size), fontsize=size, ha="right")
+        label = _fit(name, names, size)
+        sheet.write(left + middle, top - 0.08, label, fontsize=size, rotation=45, va="baseline", ha="left")
+    sheet.write(left - 0.08, top - 0.12, "is ↓", fontsize=8, color=MUTED, ha="right")
+    sheet.write(left - 0.08, top - 0.3, "was called →", fontsize=8, color=MUTED, ha="right")
+    return sheet.figure
+
+
+def _cells(sheet: _Sheet, counts: Tensor, strength: Tensor, left: float, top: float, cell: float) -> None:
+    """One coloured box with its count for every cell that is not empty."""
+    digits = len(str(int(counts.max())))
+    size = min(9.0, 72 * 0.88 * cell / (0.6 * max(digits, 2)))
+    for row, column in counts.nonzero().tolist():
+        x, y, alpha = left + column * cell, top + row * cell, strength[row, column].item()
+        sheet.box(x, y, cell, cell, BLUE if row == column else ORANGE, alpha)
+        color = PAPER if alpha > 0.75 else INK
+        text = f"{int(counts[row, column])}"
+        sheet.write(x + cell / 2, y + cell / 2, text, fontsize=size, color=color, ha="center")
+    for i in range(1, len(counts)):
+        edge = len(counts) * cell
+        sheet.line([left, left + edge], [top + i * cell] * 2, linewidth=0.4)
+        sheet.line([left + i * cell] * 2, [top, top + edge], linewidth=0.4)
+
+
+def _cell_colors(sheet: _Sheet, counts: Tensor, strength: Tensor, left: float, top: float, cell: float) -> None:
+    """All cells as one picture, a pixel each: thousands of boxes would make a page heavy."""
+    colors = np.tile((255 * np.array(to_rgba(ORANGE))).astype(np.uint8), (*counts.shape, 1))
+    colors[np.diag_indices(len(counts))] = (255 * np.array(to_rgba(BLUE))).astype(np.uint8)
+    colors[..., 3] = (255 * strength).round().numpy()
+    sheet.tile(left, top, len(counts) * cell, len(counts) * cell, colors)
+
+
+def mistakes(images: Tensor, evaluation: Evaluation, count: int = 12, *, width: float = 10.0) -> Figure:
+    """The most confident mistakes, most confident first: what the network said, how surely, and what it is.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8, in the order of the evaluation.
+        evaluation: What the network said about them.
+        count: At most so many.
+        width: Inches.
+    """
+    chosen = evaluation.confident_mistakes(count)
+    if not chosen:
+        sheet = _Sheet(width, 0.5)
+        sheet.write(0.0, 0.25, f"No mistakes among {len(evaluation.labels):,} examples.", fontsize=11)
+        return sheet.figure
+    across = max(2, round(width / 1.66)) if width >= 6 else 3
+    pitch, side = width / across, width / across - 0.18
+    tall = side + (0.52 if side > 1.2 else 0.66)
+    sheet = _Sheet(width, math.ceil(len(chosen) / across) * tall)
+    for place, index in enumerate(chosen):
+        _mistake(sheet, images[index], evaluation, index, place % across * pitch, place // across * tall, side)
+    return sheet.figure
+
+
+def _mistake(sheet: _Sheet, image: Tensor, evaluation: Evaluation, index: int, x: float, y: float, side: float) -> None:
+    """One wrongly classified picture above its two lines; three where it is small."""
+    said, truth = (evaluation.classes[int(row[index])] for row in (evaluation.predictions, evaluation.labels))
+    pixels = _photo(image, side)
+    width, height = _contained(pixels.shape, side)
+    sheet.tile(x, y + side - height, width, height, pixels)
+    sure = percent(evaluation.probabilities[index].max().item(), 0)
+    roomy = side > 1.2
+    size = 8.0 if roomy else 7.5
+    room = side + 0.14 - _extent(f" {sure}" if roomy else "", size)
+    said = _fit(f"said {said}", room, size)
+    lines = [f"{said} {sure}"] if roomy else [said, f"{sure} sure"]
+    for number, text in enumerate(lines):
+        sheet.write(x, y + side + 0.13 + 0.15 * number, text, fontsize=size, color=ORANGE)
+    sheet.write(x, y + side + 0.13 + 0.16 * len(lines), _fit(f"is {truth}", side + 0.1, size), fontsize=size)
+
+
+def filters(weight: Tensor, title: str, *, width: float = 10.0) -> Figure:
+    """The learned filters of one convolution, each scaled to its own largest weight.
+
+    Filters over three channels are colour pictures (grey is zero), those over one channel signed maps. Otherwise each
+    filter is a column with one small map for every input channel. Filters over one axis are small curves. Of three
+    spatial axes the middle of the first is shown. What does not fit is left out, and the title says so.
+
+    Args:
+        weight: ``(O, C, kh, kw)`` or ``(O, C, k)``.
+        title: What the convolution is called.
+        width: Inches.
+    """
+    weight = weight.detach().cpu().float().nan_to_num()
+    shape = tuple(weight.shape)
+    while weight.ndim > 4:
+        weight = weight[:, :, weight.shape[2] // 2]
+    colored = weight.ndim == 4 and weight.shape[1] == 3
+    if weight.shape[1] == 1 or colored:
+        return _gallery(weight, title, shape, width, colored=colored)
+    return _stacks(weight, title, shape, width)
+
+
+def _extract(shape: Sequence[int], filters_shown: int, channels_shown: int) -> str:
+    """How much of a weight is shown.
+
+    >>> _extract((16, 6, 5, 5), 16, 4)
+    'all 16 filters of 5 × 5, first 4 of 6 input channels'
+    """
+
+    def part(shown: int, count: int, noun: str) -> str:
+        if shown < count:
+            return f"first {shown:,} of {count:,} {noun}s"
+        return f"the {noun}" if count == 1 else f"all {count:,} {noun}s"
+
+    size = " × ".join(map(str, shape[2:])) if len(shape) > 3 else f"length {shape[2]}"
+    text = f"{part(filters_shown, shape[0], 'filter')} of {size}"
+    return text if shape[1] == 1 else f"{text}, {part(channels_shown, shape[1], 'input channel')}"
+
+
+def _headline(sheet: _Sheet, title: str, extract: str) -> None:
+    """A title above a line that says how much is shown."""
+    sheet.write(0.0, 0.12, title, fontsize=10, fontweight="bold")
+    sheet.write(0.0, 0.34, extract, fontsize=8, color=MUTED)
+
+
+def _gallery(weight: Tensor, title: str, shape: Sequence[int], width: float, *, colored: bool) -> Figure:
+    """Filters that are one picture each, row by row."""
+    across = max(1, int(width / 0.8))
+    shown = weight[: 8 * across]
+    pitch = min(1.1, width / min(across, len(shown)))
+    sheet = _Sheet(width, 0.6 + math.ceil(len(shown) / across) * pitch)
+    _headline(sheet, title, _extract(shape, len(shown), shape[1]))
+    for place, kernel in enumerate(shown):
+        x, y = place % across * pitch, 0.6 + place // across * pitch
+        scale = kernel.abs().max().item()
+        if colored:
+            pixels = (127.5 + 127.5 * kernel / (scale or 1.0)).round().to(torch.uint8)
+            box = _contained(pixels.shape[1:], pitch - 0.1)
+            sheet.tile(x, y, *box, np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+        else:
+            _kernel(sheet, kernel[0], x, y, pitch - 0.1, scale)
+    return sheet.figure
+
+
+def _stacks(weight: Tensor, title: str, shape: Sequence[int], width: float) -> Figure:
+    """Filters as columns: one small map for every input channel, read from top to bottom."""
+    left, top = 0.72, 0.82
+    shown = weight[: max(1, int((width - left) / 0.44)), :8]
+    pitch = min(0.56, (width - left) / len(shown))
+    sheet = _Sheet(width, top + shown.shape[1] * pitch)
+    _headline(sheet, title, _extract(shape, *shown.shape[:2]))
+    sheet.write(left, top - 0.15, "one filter in each column →", fontsize=7.5, color=MUTED)
+    for channel in range(shown.shape[1]):
+        text = f"channel {channel}" if channel == 0 else str(channel)
+        sheet.write(left - 0.1, top + (channel + 0.43) * pitch, text, fontsize=7.5, color=MUTED, ha="right")
+    for column, stack in enumerate(shown):
+        scale = stack.abs().max().item()
+        for row, kernel in enumerate(stack):
+            _kernel(sheet, kernel, left + column * pitch, top + row * pitch, pitch - 0.06, scale)
+    return sheet.figure
+
+
+def _kernel(sheet: _Sheet, kernel: Tensor, x: float, y: float, side: float, scale: float) -> None:
+    """One kernel in a square: a map of ``(kh, kw)``, or the curve of ``(k,)`` around its zero line."""
+    if kernel.ndim == 2:
+        sheet.tile(x, y, *_contained(kernel.shape, side), _signed(kernel, scale))
+        return
+    sheet.line([x, x + side], [y + side / 2] * 2)
+    steps = [x + (i + 0.5) / len(kernel) * side for i in range(len(kernel))]
+    heights = [y + side / 2 * (1 - 0.92 * value / (scale or 1.0)) for value in kernel.tolist()]
+    sheet.line(steps, heights, BLUE, linewidth=1.1, marker="o", markersize=1.6 if len(kernel) <= 16 else 0)
+
+
+def columns(
+    layers: Sequence[tuple[str, Tensor]],
+    image: Tensor,
+    scores: Sequence[tuple[str, float]],
+    *,
+    truth: str | None = None,
+    width: float = 10.0,
+) -> Figure:
+    """Every activation volume of a network laid out as a column of slices, from the picture to the scores.
+
+    Slices are taken at even distances through the channels, so none is picked for its looks. Each layer has its own
+    scale (the 99.5th percentile of its absolute values), shared by its slices. A vector is a strip of cells.
+
+    Args:
+        layers: Name and activation of each layer, in order: ``(C, H, W)``, or ``(C,)`` for a vector.
+        image: The input, ``(C, H, W)`` uint8.
+        scores: Class names and probabilities, best first; the first five are shown.
+        truth: The true class, if it is known.
+        width: Inches; layers that do not fit continue in further rows.
+    """
+    lead, tail = (1.35, 2.2) if width >= 6 else (1.05, 1.6)
+    rows, pitch = _rows(len(layers), width, lead, tail)
+    slices = {1: 10, 2: 8}.get(len(rows), 6)
+    side = pitch - 0.1
+    limit = math.isqrt(_SLICE_PIXELS // max(1, slices * len(layers)))
+    longest = max((_extent(name, 8.0) for name, _ in layers), default=0.0)
+    slanted = longest > pitch
+    header = 0.55 + (min(longest, 1.5) * 0.6 if slanted else 0.0)
+    tall = header + slices * (side + 0.05) + 0.42
+    sheet = _Sheet(width, len(rows) * tall - 0.15)
+    position = 0
+    for number, length in enumerate(rows):
+        x, top = lead if number == 0 else 0.0, number * tall + header
+        for name, volume in layers[position : position + length]:
+            _layer_name(sheet, name, volume, x, top, pitch, slanted=slanted)
+            _column(sheet, volume, x, top, side, slices, limit)
+            x += pitch
+        position += length
+        if number == len(rows) - 1:
+            _scores(sheet, scores[:5], truth, width - tail + 0.12, top, tail - 0.12)
+    _input(sheet, image, header, lead - 0.25)
+    return sheet.figure
+
+
+def _rows(count: int, width: float, lead: float, tail: float) -> tuple[list[int], float]:
+    """Layers in each row and the distance between them: as few rows as possible, then as wide as possible.
+
+    The first row begins with the picture, the last one ends with the scores.
+
+    >>> _rows(11, 10.0, 1.35, 2.2)
+    ([11], 0.58)
+    >>> _rows(38, 10.0, 1.35, 2.2)
+    ([12, 15, 11], 0.66)
+    """
+    for rows in range(1, count + 2):
+        for hundredths in range(76, 49, -2):
+            pitch = hundredths / 100
+            room = [width] * rows
+            room[0] -= lead
+            room[-1] -= tail
+            fits = [max(0, int(inches / pitch + 1e-9)) for inches in room]
+            if sum(fits) >= count:
+                return _balanced(fits, count), pitch
+    return [count], 0.5
+
+
+def _balanced(fits: Sequence[int], count: int) -> list[int]:
+    """Take the spare places evenly from all rows."""
+    rows, spare = list(fits), sum(fits) - count
+    while spare:
+        fullest = max(range(len(rows)), key=lambda i: rows[i] / fits[i] if fits[i] else -1.0)
+        rows[fullest] -= 1
+        spare -= 1
+    return rows
+
+
+def _layer_name(sheet: _Sheet, name: str, volume: Tensor, x: float, top: float, pitch: float, *, slanted: bool) -> None:
+    """The name of a layer with the shape of its output below it."""
+    shape = "×".join(map(str, volume.shape))
+    sheet.write(x, top - 0.14, shape, fontsize=_smaller(shape, pitch - 0.04, 6.5), color=MUTED)
+    text = _fit(name, 1.5, 8.0) if slanted else name
+    sheet.write(
+        x + (0.04 if slanted else 0.0), top - 0.29, text, fontsize=8, rotation=35 if slanted else 0, va="baseline"
+    )
+
+
+def _column(sheet: _Sheet, volume: Tensor, x: float, top: float, side: float, slices: int, limit: int) -> None:
+    """One volume: at most ``slices`` of its maps, ``limit`` pixels wide, one below the other, or a strip of values."""
+    volume = volume.detach().cpu().float().nan_to_num()
+    scale = torch.quantile(_sample(volume.abs().flatten(), 100_000), 0.995).item() or volume.abs().max().item()
+    pitch = side + 0.05
+    if volume.flatten(1 if volume.ndim > 1 else 0).shape[-1] == 1 or volume.ndim == 1:
+        cells, full = _sample(volume.flatten(), 16 * slices), slices * pitch - 0.05
+        height = min(full, len(cells) * pitch - 0.05)
+        sheet.tile(x, top, 0.6 * side, height, _signed(cells[:, None], scale))
+        _rest(sheet, x, top + height, side, len(cells), volume.numel())
+        return
+    maps = volume[:, None] if volume.ndim == 2 else volume
+    while maps.ndim > 3:
+        maps = maps[:, maps.shape[1] // 2]
+    shown = _sample(maps, slices)
+    small = _shrink(shown, limit)
+    for row, values in enumerate(small):
+        box = _contained(values.shape, side) if volume.ndim > 2 else (side, 0.6 * side)
+        sheet.tile(x, top + row * pitch, *box, _signed(values, scale))
+    _rest(sheet, x, top + len(shown) * pitch - 0.05, side, len(shown), len(maps))
+
+
+def _sample(values: Tensor, count: int) -> Tensor:
+    """At most ``count`` entries of the first axis at even distances, the first and the last among them."""
+    if len(values) <= count:
+        return values
+    return values[torch.linspace(0, len(values) - 1, count, dtype=torch.float64).round().long()]
+
+
+def _rest(sheet: _Sheet, x: float, bottom: float, side: float, shown: int, count: int) -> None:
+    """How many slices or values are not shown, or how many there are."""
+    text = f"+ {count - shown:,} more" if count > shown else f"all {count:,}"
+    sheet.write(x, bottom + 0.11, text, fontsize=_smaller(text, side + 0.06, 6.5), color=MUTED)
+
+
+def _input(sheet: _Sheet, image: Tensor, top: float, side: float) -> None:
+    """The picture that went in."""
+    pixels = _photo(image, side)
+    sheet.write(0.0, top - 0.29, "picture", fontsize=8, va="baseline")
+    sheet.write(0.0, top - 0.14, "×".join(map(str, image.shape)), fontsize=6.5, color=MUTED)
+    sheet.tile(0.0, top, *_contained(pixels.shape, side), pixels)
+
+
+def _scores(
+    sheet: _Sheet, scores: Sequence[tuple[str, float]], truth: str | None, x: float, top: float, width: float
+) -> None:
+    """The best classes as bars, the true one in blue."""
+    sheet.write(x, top - 0.29, "top scores", fontsize=8, va="baseline")
+    bar = width - 0.68
+    for row, (name, share) in enumerate(scores):
+        y, true = top + 0.46 * row, name == truth
+        color = BLUE if true else ORANGE if row == 0 and truth is not None else MUTED
+        label = _fit(name, width - (0.5 if true else 0), 8.5)
+        sheet.write(
+            x, y + 0.07, f"{label} · true" if true else label, fontsize=8.5, color=color if true or row == 0 else INK
+        )
+        sheet.box(x, y + 0.19, bar, 0.1, LINE, alpha=0.4)
+        sheet.box(x, y + 0.19, share * bar, 0.1, color)
+        sheet.write(x + width, y + 0.24, percent(share), fontsize=8.5, ha="right", color=color if row == 0 else INK)
+    if truth is not None and truth not in [name for name, _ in scores]:
+        y = top + 0.46 * len(scores) + 0.08
+        sheet.write(x, y, _fit(f"truth: {truth}", width, 8.5), fontsize=8.5, color=BLUE)
+
+
+def to_png(figure: Figure, dpi: float = 150) -> bytes:
+    """The figure as a PNG file of ``inches * dpi`` pixels, the same bytes for the same figure."""
+    stream = io.BytesIO()
+    with _quiet():
+        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def to_svg(figure: Figure, *, colors: Mapping[str, str] | None = None) -> str:
+    """The figure as one ``<svg>`` element with a transparent background, ready to stand inside a page.
+
+    Text stays text. Only ids that something refers to are kept, and they begin with a digest of the whole figure, so
+    that several figures can share a page. The same figure gives the same text.
+
+    Args:
+        figure: The figure.
+        colors: Replacements, for example ``{"#22303c": "var(--ink)"}``.
+    """
+    stream = io.StringIO()
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "striate", "svg.image_inline": True}
+    with matplotlib.rc_context(settings), _quiet():
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return _embeddable(ElementTree.fromstring(text), hashlib.sha256(text.encode()).hexdigest()[:8], colors or {})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Letters that no installed font has become boxes in a PNG and stay letters in an SVG: nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield
+
+
+def _embeddable(svg: ElementTree.Element, prefix: str, colors: Mapping[str, str]) -> str:
+    """Without namespaces, metadata, rules for the whole page, and ids that could be taken."""
+    used = {found[2] for node in svg.iter() for value in node.attrib.values() for found in _REFERENCE.finditer(value)}
+    for element in svg.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for child in [child for child in element if child.tag.endswith(("}metadata", "}style"))]:
+            element.remove(child)
+        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in attributes.items():
+            smooth = element.tag == "image" and name == "style" and float(attributes["width"]) > _SHARP
+            if (name != "id" or value in used) and not smooth:
+                element.set(name, _attribute(name, value, prefix, colors))
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    svg.set("style", "stroke-linejoin:round;stroke-linecap:butt")
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+_REFERENCE = re.compile(r"(^#|url\(#)([^)]+)")
+
+
+def _attribute(name: str, value: str, prefix: str, colors: Mapping[str, str]) -> str:
+    """One attribute with its references renamed and its colours replaced."""
+    if name == "id":
+        return f"{prefix}{value}"
+    if value.startswith("data:"):
+        return "".join(value.split())
+    for old, new in colors.items() if name == "style" else ():
+        value = value.replace(old, new)
+    return _REFERENCE.sub(rf"\g<1>{prefix}\g<2>", value)

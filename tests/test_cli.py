@@ -1,0 +1,191 @@
+"""The command line: what it prints, its exit codes, and that a user's mistake is one clear paragraph."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import striate
+from striate import cli
+
+VERBS = ("describe", "train", "evaluate", "predict", "show", "zoo")
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command line."""
+    monkeypatch.setattr(sys, "argv", ["striate", *words])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def striate_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda *words: run(capsys, monkeypatch, *words)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_ends_in_an_example(striate_: Any, verb: str) -> None:
+    code, out, _ = striate_(verb, "--help")
+    assert code == 0
+    assert f"Example: striate {verb}" in " ".join(out.split())
+
+
+def test_help_names_every_verb(striate_: Any) -> None:
+    code, out, _ = striate_("--help")
+    assert code == 0
+    assert all(verb in out for verb in VERBS)
+
+
+def test_examples_of_the_help_that_need_no_run_work(striate_: Any) -> None:
+    code, out, _ = striate_("describe", "INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*2 -> FC 10")
+    assert (code, out) == (0, str(striate.describe("INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*2 -> FC 10")) + "\n")
+    code, out, _ = striate_("zoo", "lenet5")
+    assert (code, out) == (0, striate.zoo.text("lenet5").rstrip() + "\n")
+
+
+def test_describe_takes_variables_and_an_input_and_prints_json(striate_: Any) -> None:
+    words = ["describe", "INPUT -> CONV -> FC -> FC", "--input", "1x10x10", "--filters", "4", "--hidden", "6"]
+    code, out, _ = striate_(*words, "--classes", "2", "--json")
+    table = striate.describe("INPUT 1x10x10 -> CONV3-4 -> FC 6 -> FC 2")
+    assert code == 0
+    assert json.loads(out) == json.loads(json.dumps(table.to_dict()))
+    assert json.loads(out)["totals"]["parameters"] == 1 * 9 * 4 + 4 + 400 * 6 + 6 + 6 * 2 + 2
+
+
+def test_zoo_lists_counts(striate_: Any) -> None:
+    code, out, _ = striate_("zoo", "--json")
+    assert code == 0
+    assert {entry["name"]: entry["parameters"] for entry in json.loads(out)} == {
+        "lenet5": 61_706,
+        "vgg11": 132_863_336,
+        "vgg13": 133_047_848,
+        "vgg16": 138_357_544,
+        "vgg19": 143_667_240,
+    }
+    code, out, _ = striate_("zoo")
+    assert code == 0
+    assert "vgg16    138,357,544 parameters   15,470,264,320 multiply-adds  INPUT 3x224x224" in out
+
+
+def test_the_whole_way(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
+    out_folder = tmp_path / "run"
+    words = ["train", "INPUT -> CONV 3x3x8 -> RELU -> POOL -> FC", "--data", str(bars_folder), "--out", str(out_folder)]
+    code, out, err = striate_(*words, "--epochs", "8", "--batch-size", "16", "--json")
+    trained = json.loads(out)
+    assert (code, err) == (0, "")
+    assert trained["accuracy"] >= 0.9
+    assert Path(trained["report"]) == out_folder / "report.html"
+    assert len(trained["history"]) == 8
+
+    code, out, _ = striate_("evaluate", str(out_folder), "--json")
+    found = json.loads(out)
+    assert (code, found["accuracy"], found["loss"]) == (0, trained["accuracy"], trained["loss"])
+    assert (found["pictures"], sum(map(sum, found["confusion"]))) == (60, 60)
+    code, out, _ = striate_("evaluate", str(out_folder))
+    assert out.startswith(f"Accuracy {100 * trained['accuracy']:.2f} % of 60 pictures, loss {trained['loss']:.4f}\n")
+
+    picture = bars_folder / "test" / "crossed" / "002.png"
+    code, out, _ = striate_("predict", str(out_folder), str(picture), "--top", "1")
+    assert (code, out.startswith(f"{picture}: crossed ")) == (0, True)
+    code, out, _ = striate_("predict", str(out_folder), str(bars_folder / "test" / "crossed"), "--json")
+    assert [entry["label"] for entry in json.loads(out)].count("crossed") >= 16
+
+    code, out, _ = striate_("show", str(out_folder), "--only", "filters", "--only", "curves")
+    assert code == 0
+    assert out.split() == [str(out_folder / "pictures" / name) for name in ("curves.png", "filters-conv1.png")]
+
+
+def test_train_prints_a_line_for_each_epoch_and_where_things_are(
+    striate_: Any, bars_folder: Path, tmp_path: Path
+) -> None:
+    words = ["train", "INPUT -> FC", "--data", str(bars_folder), "--epochs", "2", "--batch-size", "full"]
+    code, out, err = striate_(*words, "--out", str(tmp_path / "run"))
+    assert code == 0
+    assert [line.split()[:2] for line in err.splitlines()] == [["epoch", "1"], ["epoch", "2"]]
+    assert out.splitlines()[1:] == [
+        f"Report:     {tmp_path / 'run' / 'report.html'}",
+        f"Checkpoint: {tmp_path / 'run' / 'checkpoint.safetensors'}",
+        f"Predict:    striate predict {tmp_path / 'run'} PICTURE...",
+    ]
+
+
+NO_SUCH_LAYER = (
+    "Error: Line 1, column 10: No layer is called 'CNOV'. Did you mean 'CONV'? "
+    "Known: AVGPOOL, BN, CONV, DROPOUT, FC, INPUT, POOL, RELU, SIGMOID, TANH.\n  INPUT -> CNOV\n           ^\n"
+)
+NO_SUCH_NETWORK = (
+    "Error: No network (nor a file) is called 'lenet'. Did you mean 'lenet5'? "
+    "Known: lenet5, vgg11, vgg13, vgg16, vgg19.\n"
+)
+NO_SUCH_PICTURE = (
+    "Error: No picture is called 'curve'. Did you mean 'curves'? "
+    "Known: accuracy, columns, confusion, curves, filters, mistakes.\n"
+)
+NO_SIZE = "Error: --input 28: expected whole numbers joined by x, as in 3x224x224 or 64x64.\n"
+NO_RUN = "Error: nowhere: there is no such checkpoint; train one with: striate train lenet5\n"
+NO_DATA = "Error: name a network and a data set to train, as in train('lenet5', 'fashion-mnist-mini').\n"
+NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
+FAILURES: list[tuple[list[str], int, str]] = [
+    (["describe", "INPUT -> CNOV"], 1, NO_SUCH_LAYER),
+    (["describe", "lenet"], 1, NO_SUCH_NETWORK),
+    (["describe", "lenet5", "--input", "28"], 2, NO_SIZE),
+    (["evaluate", "nowhere"], 1, NO_RUN),
+    (["show", "nowhere", "--only", "curve"], 1, NO_SUCH_PICTURE),
+    (["train", "lenet5"], 2, NO_DATA),
+    (["train", "lenet5", "--data", "fashion-mnist-mini", "--epochs", "0"], 2, NO_EPOCHS),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "message"), FAILURES, ids=[" ".join(words) for words, *_ in FAILURES])
+def test_a_mistake_is_one_paragraph_and_an_exit_code(striate_: Any, words: list[str], code: int, message: str) -> None:
+    assert striate_(*words) == (code, "", message)
+
+
+@pytest.mark.parametrize("words", [["describe"], ["train", "--epoch", "3"], ["fly"], ["train", "--epochs", "many"]])
+def test_wrong_usage_is_exit_code_2(striate_: Any, words: list[str]) -> None:
+    code, out, err = striate_(*words)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert "Usage: " in err
+
+
+def test_ctrl_c_is_exit_code_1_without_a_traceback(
+    striate_: Any, bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from striate import training
+
+    def press(self: Any, tick: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Trainer, "epoch", press)
+    code, out, err = striate_("train", "INPUT -> FC", "--data", str(bars_folder), "--out", str(tmp_path / "run"))
+    assert (code, out) == (1, "")
+    assert err == (
+        f"Stopped after 0 of 12 epochs, which are kept in {tmp_path / 'run'}; "
+        f"go on with: striate train --resume {tmp_path / 'run'}\n"
+    )
+
+
+def test_the_installed_command_runs() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("striate"), "describe", "lenet5", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["totals"]["parameters"] == 61_706
+
+
+def test_help_needs_no_torch() -> None:
+    program = "import sys; sys.argv = ['striate', '--help']\nfrom striate import cli\ntry:\n    cli.main()\nfinally:\n"
+    program += "    print({'torch', 'numpy', 'matplotlib', 'pydantic', 'lark'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "set()"

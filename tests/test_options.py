@@ -1,0 +1,70 @@
+"""Options of training: defaults, limits and messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from striate.errors import OptionError
+from striate.options import Options, options_of
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"epochs": 0}, "epochs=0: input should be greater than or equal to 1."),
+    ({"learning_rate": -1.0}, "learning_rate=-1.0: input should be greater than 0."),
+    ({"learning_rate": float("nan")}, "learning_rate=nan: input should be a finite number."),
+    ({"optimizer": "adam"}, "optimizer='adam': input should be 'adamw', 'momentum' or 'sgd'."),
+    ({"loss": "mse"}, "loss='mse': input should be 'softmax' or 'svm'."),
+    ({"seed": -1}, "seed=-1: input should be greater than or equal to 0."),
+    ({"size": (0, 8)}, "size=0: input should be greater than or equal to 1."),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), BAD, ids=[str(given) for given, _ in BAD])
+def test_message(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        options_of(given)
+    assert str(caught.value) == f"training cannot use\n  {message}"
+
+
+def test_an_unknown_option() -> None:
+    with pytest.raises(OptionError) as caught:
+        options_of({"epoch": 3})
+    assert str(caught.value) == (
+        "training cannot use\n  epoch: No training option is called 'epoch'. Did you mean 'epochs'? "
+        "Known: batch_size, device, epochs, filters, hidden, learning_rate, loss, optimizer, precision, schedule, "
+        "seed, size, weight_decay."
+    )
+
+
+def test_a_batch_size_that_is_neither_a_number_nor_full() -> None:
+    with pytest.raises(OptionError) as caught:
+        options_of({"batch_size": "all"})
+    assert str(caught.value) == (
+        "training cannot use\n"
+        "  batch_size='all': input should be a valid integer, unable to parse string as an integer.\n"
+        "  batch_size='all': input should be 'full'."
+    )
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        options_of({"epochs": 0, "seed": -1})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "decay"), [("adamw", 4e-3, 1e-2), ("momentum", 0.05, 5e-4), ("sgd", 0.1, 5e-4)]
+)
+def test_rate_and_decay_depend_on_the_optimizer_unless_given(optimizer: str, rate: float, decay: float) -> None:
+    options = options_of({"optimizer": optimizer})
+    assert (options.rate, options.decay) == (rate, decay)
+    assert options.settled()["learning_rate"] == rate
+    own = options_of({"optimizer": optimizer, "learning_rate": 0.5, "weight_decay": 0.0})
+    assert (own.rate, own.decay) == (0.5, 0.0)
+    assert (own.settled()["learning_rate"], own.settled()["weight_decay"]) == (0.5, 0.0)
+
+
+def test_options_survive_json() -> None:
+    options = options_of({"batch_size": "full", "size": (8, 9), "learning_rate": 0.1})
+    assert Options.model_validate_json(options.model_dump_json()) == options

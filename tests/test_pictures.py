@@ -1,0 +1,319 @@
+"""Figures are judged by what is drawn in them: texts, boxes, curves and pixels; a few are rendered."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from striate import pictures
+from striate.metrics import Evaluation
+
+CHINESE = ("猫", "小熊猫", "a $x$ & <b>", "空")
+
+
+def evaluation(classes: int | tuple[str, ...] = 3, count: int = 60, wrong: int = 7) -> Evaluation:
+    """A classifier that takes the first ``wrong`` examples for the next class, more surely the earlier they come."""
+    names = tuple(f"class {i}" for i in range(classes)) if isinstance(classes, int) else classes
+    labels = torch.arange(count) % len(names)
+    said = torch.where(torch.arange(count) < wrong, (labels + 1) % len(names), labels)
+    sure = torch.linspace(0.97, 0.6, count)
+    probabilities = ((1 - sure) / (len(names) - 1))[:, None].repeat(1, len(names))
+    probabilities[torch.arange(count), said] = sure
+    return Evaluation(names, labels, probabilities, 0.25)
+
+
+def history(epochs: int) -> list[dict[str, float | None]]:
+    rows = range(1, epochs + 1)
+    return [
+        {"epoch": e, "train_loss": 2 / e, "loss": 2.2 / e, "accuracy": 0.9 - 0.5 / e, "train_accuracy": 0.9 - 0.4 / e}
+        for e in rows
+    ]
+
+
+def layers() -> list[tuple[str, torch.Tensor]]:
+    volume = torch.linspace(-1, 1, 16 * 6 * 6).view(16, 6, 6)
+    return [
+        ("conv1", volume),
+        ("relu1", volume.relu()),
+        ("fc1", torch.linspace(-1, 1, 300)),
+        ("softmax", torch.ones(3)),
+    ]
+
+
+SCORES = [("cat", 0.7), ("dog", 0.2), ("cow", 0.1)]
+PICTURE = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8)
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "curves": lambda: pictures.curves(history(5)),
+    "accuracy_per_class": lambda: pictures.accuracy_per_class(evaluation(CHINESE)),
+    "confusion": lambda: pictures.confusion(evaluation(CHINESE)),
+    "mistakes": lambda: pictures.mistakes(PICTURE.repeat(60, 1, 1, 1), evaluation(CHINESE), 4),
+    "filters": lambda: pictures.filters(torch.linspace(-1, 1, 4 * 2 * 9).view(4, 2, 3, 3), "conv2"),
+    "columns": lambda: pictures.columns(layers(), PICTURE, SCORES, truth="dog"),
+}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def tiles(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(image.get_array()) for axes in figure.axes for image in axes.images]
+
+
+def boxes(figure: Figure) -> list[tuple[str, float]]:
+    """Colour and opacity of every rectangle."""
+    patches = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    return [(to_hex(patch.get_facecolor()), float(patch.get_alpha() or 0.0)) for patch in patches]
+
+
+@pytest.fixture(scope="module")
+def svgs() -> dict[str, str]:
+    return {name: pictures.to_svg(draw()) for name, draw in FIGURES.items()}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_the_same_every_time(name: str, svgs: dict[str, str]) -> None:
+    assert pictures.to_svg(FIGURES[name]()) == svgs[name]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_an_svg_is_well_formed_and_loads_nothing(name: str, svgs: dict[str, str]) -> None:
+    root = ElementTree.fromstring(svgs[name])
+    links = [value for element in root.iter() for key, value in element.attrib.items() if key.endswith("href")]
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert svgs[name].replace("http://www.w3.org/2000/svg", "").count("http") == 0
+    assert "<style" not in svgs[name]
+    assert "<metadata" not in svgs[name]
+
+
+def test_ids_never_collide_in_a_page_and_every_reference_has_its_target(svgs: dict[str, str]) -> None:
+    ids = {name: re.findall(r'\bid="([^"]+)"', svg) for name, svg in svgs.items()}
+    everything = [one for found in ids.values() for one in found]
+    assert len(everything) == len(set(everything)) > 0
+    for name, svg in svgs.items():
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)) == set(ids[name])
+
+
+def test_colors_are_replaced_in_styles_and_nowhere_else() -> None:
+    names = (pictures.BLUE, "id=&quot;", "--> ]]>")
+    svg = pictures.to_svg(pictures.confusion(evaluation(names)), colors={pictures.BLUE: "var(--blue)"})
+    text = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert all(name in text for name in names)
+    assert "fill: var(--blue)" in svg
+    assert svg.count(pictures.BLUE) == 2  # the class name, at its row and at its column
+
+
+def test_a_png_has_the_size_that_was_asked_for_and_the_same_bytes_each_time() -> None:
+    files = [pictures.to_png(FIGURES["confusion"](), dpi=80) for _ in range(2)]
+    width, height = FIGURES["confusion"]().get_size_inches()
+    assert files[0] == files[1]
+    assert Image.open(io.BytesIO(files[0])).size == (int(width * 80), int(height * 80))
+
+
+def test_letters_without_a_font_warn_nobody_and_stay_letters_in_an_svg(svgs: dict[str, str]) -> None:
+    drawn = pictures.confusion(evaluation(("\u1f9ff \U00013080", "\x00bad\nline")))
+    assert pictures.to_png(drawn, dpi=50)
+    assert "\U00013080" in pictures.to_svg(drawn)
+    assert "\N{REPLACEMENT CHARACTER}bad line" in pictures.to_svg(drawn)
+    assert "小熊猫" in svgs["confusion"]
+
+
+def test_drawing_changes_no_global_setting() -> None:
+    before = dict(matplotlib.rcParams)
+    pictures.to_svg(FIGURES["filters"]())
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("width", [3.75, 10.0])
+@pytest.mark.parametrize("epochs", [1, 2, 200])
+def test_curves_mark_the_best_epoch_and_name_both_ends(epochs: int, width: float) -> None:
+    rows = history(epochs)
+    figure = pictures.curves(rows, width=width)
+    written = texts(figure)
+    assert f"best epoch {epochs}: {90 - 50 / epochs:.1f} %" in written
+    assert {f"test {2.2 / epochs:.3f}", f"train {2 / epochs:.3f}"} <= set(written)
+    for axes in figure.axes:
+        assert len(axes.lines) == 4  # train, test, the dotted line and its point
+        assert axes.get_xlim()[0] < axes.get_xlim()[1]
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+def test_curves_show_what_is_missing_or_not_a_number_as_a_gap() -> None:
+    rows = history(3)
+    rows[1] |= {"train_accuracy": None, "loss": float("nan"), "accuracy": 0.95}
+    rows[2] |= {"loss": float("inf")}
+    loss, accuracy = pictures.curves(rows).axes
+    np.testing.assert_allclose(np.asarray(loss.lines[1].get_ydata(), dtype=float), [2.2, np.nan, np.nan])
+    np.testing.assert_allclose(np.asarray(accuracy.lines[0].get_ydata(), dtype=float), [50, np.nan, 90 - 40 / 3])
+    assert "best epoch 2: 95.0 %" in [text.get_text() for text in accuracy.texts]
+
+
+def test_the_first_of_equally_good_epochs_is_the_best() -> None:
+    rows = [row | {"accuracy": 0.8} for row in history(4)]
+    assert "best epoch 1: 80.0 %" in texts(pictures.curves(rows))
+
+
+def test_bars_are_sorted_and_a_class_without_examples_says_so() -> None:
+    e = Evaluation(("bad", "good", "none"), torch.tensor([0, 0, 1]), torch.eye(3)[[0, 1, 1]], 0.1)
+    written = texts(pictures.accuracy_per_class(e))
+    assert [text for text in written if text in e.classes] == ["good", "bad", "none"]
+    assert {"100.0 %", "50.0 %", "1 of 2", "no examples", "all classes 66.7 %"} <= set(written)
+
+
+def test_of_very_many_classes_the_best_and_the_worst_are_listed() -> None:
+    written = texts(pictures.accuracy_per_class(evaluation(100, 300)))
+    assert sum(text.startswith("class ") for text in written) == 40
+    assert "… 60 classes in between …" in written
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_confusion_tells_right_from_wrong_by_color_and_writes_every_count(classes: int) -> None:
+    e = evaluation(classes, 200, wrong=30)
+    figure = pictures.confusion(e)
+    counts = e.confusion
+    numbers = [text for text in texts(figure) if text.isdigit()]
+    assert sorted(map(int, numbers)) == sorted(counts[counts > 0].tolist())
+    right, wrong = ([alpha for color, alpha in boxes(figure) if color == c] for c in (pictures.BLUE, pictures.ORANGE))
+    shares = counts / counts.sum(1, keepdim=True)
+    off_diagonal = shares.clone().fill_diagonal_(0)
+    np.testing.assert_allclose(right, shares.diagonal().sqrt())
+    np.testing.assert_allclose(wrong, off_diagonal[off_diagonal > 0].sqrt())
+
+
+def test_confusion_of_many_classes_is_one_picture_without_numbers() -> None:
+    e = evaluation(40, 400, wrong=50)
+    figure = pictures.confusion(e)
+    (cells,) = tiles(figure)
+    assert not [text for text in texts(figure) if text.isdigit()]
+    assert cells.shape == (40, 40, 4)
+    assert ((cells[..., 3] > 0) == (e.confusion > 0).numpy()).all()
+    assert [bytes(cells[0, column, :3]).hex() for column in (0, 1)] == [pictures.BLUE[1:], pictures.ORANGE[1:]]
+
+
+@pytest.mark.parametrize("classes", [2, 12, 45])
+def test_confusion_keeps_its_names_inside_the_figure(classes: int) -> None:
+    figure = pictures.confusion(evaluation(tuple(f"a long class name {i}" for i in range(classes)), 200), width=3.75)
+    figure.draw_without_rendering()
+    width, height = figure.bbox.width, figure.bbox.height
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= -1, text.get_text()
+        assert box.y0 >= -1, text.get_text()
+        assert box.x1 <= width + 1, text.get_text()
+        assert box.y1 <= height + 1, text.get_text()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mistakes_show_the_pictures_of_the_most_confident_ones(channels: int) -> None:
+    images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).repeat(1, channels, 4, 5)
+    figure = pictures.mistakes(images, evaluation(), 3)
+    assert texts(figure)[:2] == ["said class 1 97 %", "is class 0"]
+    assert [tile.shape for tile in tiles(figure)] == [(4, 5, 3)] * 3
+    assert [int(tile[0, 0, 0]) for tile in tiles(figure)] == [0, 1, 2]
+
+
+def test_without_mistakes_the_picture_says_so() -> None:
+    figure = pictures.mistakes(torch.zeros(60, 1, 2, 2, dtype=torch.uint8), evaluation(wrong=0))
+    assert texts(figure) == ["No mistakes among 60 examples."]
+
+
+def test_a_large_photograph_is_reduced_and_smoothed_and_a_small_one_keeps_its_pixels() -> None:
+    large, small = (torch.zeros(60, 3, size, size, dtype=torch.uint8) for size in (1000, 8))
+    drawn = [pictures.mistakes(images, evaluation(), 1) for images in (large, small)]
+    assert [max(tiles(figure)[0].shape) < 200 for figure in drawn] == [True, True]
+    assert ["pixelated" in pictures.to_svg(figure) for figure in drawn] == [False, True]
+
+
+def test_signed_filters_have_the_color_of_each_weight() -> None:
+    weight = torch.tensor([[-2.0, 0.0], [1.0, 2.0]]).view(1, 1, 2, 2)
+    figure = pictures.filters(weight, "edge")
+    expected = [[pictures.SIGNED(0), pictures.SIGNED(255)], [pictures.SIGNED(383), pictures.SIGNED(510)]]
+    np.testing.assert_allclose(tiles(figure)[0] / 255, np.array(expected)[..., :3], atol=1 / 255)
+    assert texts(figure) == ["edge", "the filter of 2 × 2"]
+    png = np.asarray(Image.open(io.BytesIO(pictures.to_png(figure, dpi=100))).convert("RGB"))
+    for row, column in np.ndindex(2, 2):  # the tile begins 0.6 inches from the top and is one inch wide
+        np.testing.assert_array_equal(png[85 + 50 * row, 25 + 50 * column], tiles(figure)[0][row, column])
+
+
+def test_filters_over_colors_are_color_pictures_with_grey_for_zero() -> None:
+    weight = torch.zeros(2, 3, 1, 2)
+    weight[1, :, 0, 1] = torch.tensor([4.0, 0.0, -4.0])
+    nothing, filled = tiles(pictures.filters(weight, "conv1"))
+    assert nothing.tolist() == [[[128] * 3] * 2]
+    assert filled.tolist() == [[[128] * 3, [255, 128, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "extract", "shown"),
+    [
+        ((4, 2, 3, 3), "all 4 filters of 3 × 3, all 2 input channels", 8),
+        ((64, 40, 3, 3), "first 21 of 64 filters of 3 × 3, first 8 of 40 input channels", 168),
+        ((200, 1, 5, 5), "first 96 of 200 filters of 5 × 5", 96),
+        ((6, 2, 3, 3, 3), "all 6 filters of 3 × 3 × 3, all 2 input channels", 12),
+    ],
+)
+def test_filters_say_how_much_of_them_is_shown(shape: tuple[int, ...], extract: str, shown: int) -> None:
+    figure = pictures.filters(torch.ones(shape), "conv2")
+    assert extract in texts(figure)
+    assert len(tiles(figure)) == shown
+
+
+def test_filters_over_one_axis_are_curves_around_their_zero_line() -> None:
+    figure = pictures.filters(torch.tensor([0.0, 1.0, -1.0, 0.5]).view(1, 1, 4), "conv1")
+    zero, curve = figure.axes[0].lines
+    heights = np.asarray(zero.get_ydata(), dtype=float)[0] - np.asarray(curve.get_ydata(), dtype=float)
+    np.testing.assert_allclose(heights / heights.max(), [0.0, 1.0, -1.0, 0.5], atol=1e-9)
+    assert "the filter of length 4" in texts(figure)
+
+
+def test_columns_show_evenly_chosen_slices_and_count_the_rest() -> None:
+    volume = torch.arange(19.0).view(19, 1, 1).expand(19, 5, 5)  # ten of 19 at even distances: every second one
+    figure = pictures.columns([("conv", volume), ("fc", torch.ones(4))], PICTURE, SCORES)
+    shown = tiles(figure)
+    assert len(shown) == 10 + 1 + 1  # slices, the strip of four values, the picture
+    reds = [int(tile[0, 0, 0]) for tile in shown[:10]]
+    expected = [int(255 * pictures.SIGNED(0.5 + value / (2 * 18))[0] + 0.5) for value in range(0, 19, 2)]
+    np.testing.assert_allclose(reds, expected, atol=3)
+    assert {"+ 9 more", "all 4", "conv", "19×5×5", "fc", "picture", "3×8×8"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize(("truth", "sentence"), [("dog", "dog · true"), ("ant", "truth: ant"), (None, "top scores")])
+def test_columns_end_in_the_scores_with_the_true_class_marked(truth: str | None, sentence: str) -> None:
+    written = texts(pictures.columns(layers(), PICTURE, SCORES, truth=truth))
+    assert sentence in written
+    assert {"70.0 %", "20.0 %", "10.0 %"} <= set(written)
+
+
+@pytest.mark.parametrize("width", [3.75, 10.0])
+@pytest.mark.parametrize("count", [1, 12, 38])
+def test_columns_of_any_number_of_layers_stay_inside_the_figure(count: int, width: float) -> None:
+    named = [(f"conv{i // 3}_{i}", torch.ones(2, 3, 3)) for i in range(count)]
+    figure = pictures.columns(named, PICTURE, SCORES, width=width)
+    names = [text for text in figure.axes[0].texts if text.get_text().startswith("conv")]
+    rows = sorted({float(text.get_position()[1]) for text in names})
+    assert len(names) == count
+    assert len(rows) == (1 if count == 1 else {3.75: {12: 3, 38: 7}, 10.0: {12: 1, 38: 3}}[width][count])
+    corners = [image.get_extent() for image in figure.axes[0].images]
+    assert min(corner[0] for corner in corners) >= 0
+    assert max(corner[1] for corner in corners) <= width
+
+
+def test_columns_survive_dead_layers_and_numbers_that_are_none() -> None:
+    odd = [("dead", torch.zeros(2, 3, 3)), ("nan", torch.full((2, 3, 3), float("nan"))), ("point", torch.ones(5, 1, 1))]
+    figure = pictures.columns([*odd, ("line", torch.ones(2, 30))], PICTURE, SCORES)
+    middle = (255 * np.array(pictures.SIGNED(255))[:3]).astype(np.uint8)
+    np.testing.assert_allclose(tiles(figure)[0], np.tile(middle, (3, 3, 1)), atol=1)
+    assert "5×1×1" in texts(figure)

@@ -1,0 +1,250 @@
+"""Runs: from a text and data to a folder; interrupted and resumed they give the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import striate
+from striate import files
+from striate.errors import CheckpointError, DataError, OptionError, OutputError
+
+TEXT = "INPUT -> CONV 3x3x4 -> RELU -> DROPOUT 0.2 -> POOL -> FC"
+
+
+def test_a_run_is_a_folder_with_checkpoint_figures_and_report(bars_run: Any) -> None:
+    assert sorted(path.name for path in bars_run.folder.iterdir()) == [
+        "checkpoint.safetensors",
+        "metrics.jsonl",
+        "report.html",
+    ]
+    lines = [json.loads(line) for line in (bars_run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines == list(bars_run.history)
+    assert [line["epoch"] for line in lines] == list(range(1, 9))
+    assert bars_run.metrics == {"accuracy": lines[-1]["accuracy"], "loss": lines[-1]["loss"]}
+    assert bars_run.images_per_second == pytest.approx(180 * 8 / sum(line["seconds"] for line in lines))
+    assert bars_run.metrics["accuracy"] >= 0.9
+    html = bars_run.report.read_text()
+    assert f"striate predict {bars_run.folder.as_posix()}" in html
+
+
+class StopError(Exception):
+    """Raised by a test to leave a run in the middle."""
+
+
+def until(epochs: int) -> Any:
+    def stop(figures: Mapping[str, Any]) -> None:
+        if figures["epoch"] == epochs:
+            raise StopError
+
+    return stop
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoint.safetensors")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "momentum", "sgd"])
+def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_one(bars: Any, tmp_path: Path, optimizer: str) -> None:
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 32, "optimizer": optimizer, "seed": 7}
+    whole = striate.train(TEXT, bars, out=tmp_path / "whole", **options)
+    with pytest.raises(StopError):
+        striate.train(TEXT, bars, out=tmp_path / "broken", on_epoch=until(2), **options)
+    assert len((tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()) == 2
+    resumed = striate.train(resume=tmp_path / "broken", data=bars)
+    first, second = tensors(whole.folder), tensors(resumed.folder)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    plain = [{k: v for k, v in figures.items() if k != "seconds"} for figures in whole.history]
+    assert plain == [{k: v for k, v in figures.items() if k != "seconds"} for figures in resumed.history]
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(bars: Any, tmp_path: Path) -> None:
+    def press(done: int, total: int, what: str) -> None:
+        if what == "epoch 2 of 3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        striate.train(TEXT, bars, out=tmp_path / "run", epochs=3, progress=press)
+    assert str(caught.value) == (
+        f"Stopped after 1 of 3 epochs, which are kept in {tmp_path / 'run'}; "
+        f"go on with: striate train --resume {tmp_path / 'run'}"
+    )
+    assert len(striate.train(resume=tmp_path / "run", data=bars).history) == 3
+
+
+def test_a_full_disk_in_the_middle_keeps_the_last_checkpoint(
+    bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = files.write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "checkpoint.safetensors" and b'"epoch\\":2' in content:
+            monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
+        real(path, content)
+
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(OutputError) as caught:
+        striate.train(TEXT, bars, out=tmp_path / "run", epochs=3)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    assert str(caught.value) == (
+        f"{path}: cannot be written (No space left). The file that was there before is unchanged."
+    )
+    monkeypatch.undo()
+    assert len(striate.train(resume=tmp_path / "run", data=bars).history) == 3
+
+
+def test_a_killed_run_can_be_resumed(bars_folder: Path, tmp_path: Path) -> None:
+    """SIGKILL while epochs are running; what is on disk goes on to the same end."""
+    options: dict[str, Any] = {"epochs": 60, "batch_size": 4, "seed": 1}
+    program = (
+        f"import striate; striate.train({TEXT!r}, {str(bars_folder)!r}, out={str(tmp_path / 'run')!r}, **{options})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(metrics.read_text().splitlines())
+    assert 1 <= done < 60
+    resumed = striate.train(resume=tmp_path / "run")
+    assert [figures["epoch"] for figures in resumed.history] == list(range(1, 61))
+    whole = striate.train(TEXT, bars_folder, out=tmp_path / "whole", **options)
+    for name, tensor in tensors(whole.folder).items():
+        assert torch.equal(tensor, tensors(resumed.folder)[name]), name
+
+
+def test_a_finished_run_is_reported_again(bars: Any, tmp_path: Path) -> None:
+    run = striate.train(TEXT, bars, out=tmp_path / "run", epochs=1)
+    run.report.unlink()
+    again = striate.train(resume=run.folder, data=bars)
+    assert again.report.exists()
+    assert again.metrics == run.metrics
+
+
+def test_only_a_constant_schedule_can_be_prolonged(bars: Any, tmp_path: Path) -> None:
+    run = striate.train(TEXT, bars, out=tmp_path / "cycle", epochs=1)
+    with pytest.raises(OptionError) as caught:
+        striate.train(resume=run.folder, data=bars, epochs=2)
+    assert str(caught.value) == (
+        f"{run.folder}: its schedule was laid out for 1 epochs; only a run with the constant schedule can be prolonged."
+    )
+    options: dict[str, Any] = {"schedule": "constant", "batch_size": 32}
+    whole = striate.train(TEXT, bars, out=tmp_path / "whole", epochs=2, **options)
+    short = striate.train(TEXT, bars, out=tmp_path / "short", epochs=1, **options)
+    longer = striate.train(resume=short.folder, data=bars, epochs=2)
+    for name, tensor in tensors(whole.folder).items():
+        assert torch.equal(tensor, tensors(longer.folder)[name]), name
+
+
+def test_resume_refuses_what_would_not_be_the_same_run(bars: Any, bars_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StopError):
+        striate.train(TEXT, bars, out=tmp_path / "run", epochs=3, on_epoch=until(1))
+    folder = tmp_path / "run"
+    with pytest.raises(CheckpointError) as error:
+        striate.train("INPUT 1x8x8 -> FC 3", resume=folder, data=bars)
+    assert str(error.value) == (
+        f"{folder}: holds another network, INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> DROPOUT 0.2 -> POOL -> FC 3; "
+        "leave the network out to resume it."
+    )
+    with pytest.raises(OptionError) as option:
+        striate.train(resume=folder, data=bars, learning_rate=0.5)
+    assert str(option.value) == f"{folder}: a run goes on with its own learning_rate; start a new run to change that."
+    with pytest.raises(OptionError) as option:
+        striate.train(resume=folder)
+    assert str(option.value) == f"{folder}: was trained on data in memory; give it again."
+    fewer = striate.Dataset("fewer", bars.classes, bars.test, bars.test)
+    with pytest.raises(CheckpointError) as error:
+        striate.train(resume=folder, data=fewer)
+    assert str(error.value) == (
+        f"{folder}: was trained on 180 pictures, fewer has 60 now; a run can only go on with the same data."
+    )
+    with pytest.raises(CheckpointError) as error:
+        striate.train(resume=folder / "checkpoint.safetensors", data=bars)
+    assert str(error.value) == f"{folder / 'checkpoint.safetensors'}: resume takes the folder of a run."
+
+
+def test_what_cannot_be_trained_is_said_before_training(bars: Any, bars_folder: Path, tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        (
+            {"network": "INPUT -> FC 7", "data": bars},
+            OptionError,
+            "the network ends in 7 scores, but bars has 3 classes; end it in FC, or FC 3.",
+        ),
+        (
+            {"network": "INPUT -> CONV", "data": bars},
+            OptionError,
+            "the network has no FC layer to end in, but bars has 3 classes; end it in FC, or FC 3.",
+        ),
+        (
+            {"network": "INPUT 3x8x8 -> FC", "data": bars},
+            OptionError,
+            "the network takes (3, 8, 8), the pictures of bars are (1, 8, 8).",
+        ),
+        (
+            {"network": "INPUT 3x100 -> FC", "data": bars_folder},
+            OptionError,
+            "INPUT (3, 100) is not a picture (C, H, W); pictures are what can be trained on.",
+        ),
+        (
+            {"network": "INPUT 1x8x8 -> FC", "data": bars_folder, "size": (9, 9)},
+            OptionError,
+            "size=(9, 9) contradicts the network's INPUT (1, 8, 8); leave one of them out.",
+        ),
+        (
+            {"network": TEXT},
+            OptionError,
+            "name a network and a data set to train, as in train('lenet5', 'fashion-mnist-mini').",
+        ),
+    ]
+    for arguments, kind, message in cases:
+        with pytest.raises(kind) as caught:
+            striate.train(**arguments, out=tmp_path / "run")
+        assert str(caught.value) == message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_never_overwritten(bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [striate.train("INPUT -> FC", bars, epochs=1).folder for _ in range(2)]
+    assert folders == [Path("runs/network-bars"), Path("runs/network-bars-2")]
+    with pytest.raises(OptionError) as caught:
+        striate.train("INPUT -> FC", bars, epochs=1, out=folders[0])
+    assert str(caught.value) == f"{folders[0]}: holds a run already; resume it, or choose another folder."
+
+
+def test_a_zoo_network_is_adapted_and_pictures_are_brought_to_a_texts_size(
+    bars: Any, bars_folder: Path, tmp_path: Path
+) -> None:
+    adapted = striate.train("lenet5", bars_folder, size=(16, 12), epochs=1, out=tmp_path / "adapted")
+    assert striate.predict(adapted.folder, bars_folder / "test" / "lying")[0].label in bars.classes
+    weights = tensors(adapted.folder)
+    assert (weights["fc1.weight"].shape, weights["fc3.weight"].shape) == ((120, 16 * 2 * 1), (3, 84))
+    resized = striate.train("INPUT 3x10x9 -> FC", bars_folder, epochs=1, out=tmp_path / "resized")
+    assert tensors(resized.folder)["fc1.weight"].shape == (3, 3 * 10 * 9)
+
+
+def test_bad_pictures_are_named(bars_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "bars"
+    shutil.copytree(bars_folder, copy)
+    broken = copy / "train" / "lying" / "000.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(DataError, match=str(broken)):
+        striate.train(TEXT, copy, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,162 @@
+"""The loop: it is the textbook's update, deterministic, and its random choices depend on (seed, epoch) alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import striate
+from striate import training
+from striate.datasets import Normalisation
+from striate.errors import CheckpointError, OptionError
+from striate.options import Options, options_of
+from striate.training import Trainer, rate
+
+TEXT = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
+
+
+def trainer(data: Any, **given: Any) -> Trainer:
+    options = options_of({"epochs": 3, "batch_size": 32, **given})
+    with training.randomness(options.seed, -1):
+        network = striate.network(TEXT)
+    return Trainer(network, data, Normalisation.of(data.train.images), options, [])
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    return None
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, "full"])
+@pytest.mark.parametrize("loss", ["softmax", "svm"])
+def test_an_epoch_of_plain_gradient_descent_is_the_update_of_the_book(bars: Any, batch_size: Any, loss: str) -> None:
+    """W <- W - rate * mean gradient, batch by batch, written with torch functions only."""
+    given: dict[str, Any] = {
+        "batch_size": batch_size,
+        "optimizer": "sgd",
+        "schedule": "constant",
+        "learning_rate": 0.01,
+        "loss": loss,
+    }
+    ours = trainer(bars, **given, weight_decay=0.0)
+    w = {name: p.detach().clone().requires_grad_() for name, p in ours.network.named_parameters()}
+    ours.epoch(quiet)
+    with training.randomness(0, 0):
+        order = torch.randperm(180)
+    pixels = Normalisation.of(bars.train.images)(bars.train.images)
+    for batch in order.split(180 if batch_size == "full" else batch_size):
+        maps = F.max_pool2d(F.conv2d(pixels[batch], w["conv1.weight"], w["conv1.bias"], padding=1).relu(), 2)
+        scores, y = F.linear(maps.flatten(1), w["fc1.weight"], w["fc1.bias"]), bars.train.labels[batch]
+        if loss == "softmax":
+            value = -(scores.log_softmax(1).gather(1, y[:, None])).mean()
+        else:
+            margins = (scores - scores.gather(1, y[:, None]) + 1).clamp(min=0).scatter(1, y[:, None], 0)
+            value = margins.sum(1).mean()
+        gradients = torch.autograd.grad(value, list(w.values()))
+        with torch.no_grad():
+            for p, g in zip(w.values(), gradients, strict=True):
+                p -= 0.01 * g
+    for name, p in ours.network.named_parameters():
+        torch.testing.assert_close(p, w[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "momentum", "sgd"])
+def test_every_optimizer_learns(bars: Any, optimizer: str) -> None:
+    ours = trainer(bars, optimizer=optimizer, epochs=8, batch_size=16)
+    for _ in range(8):
+        ours.epoch(quiet)
+    assert ours.history[-1]["accuracy"] > 0.85
+    assert ours.history[-1]["train_loss"] < ours.history[0]["train_loss"] / 2
+
+
+def test_bfloat16_learns_too(bars: Any) -> None:
+    ours = trainer(bars, precision="bfloat16", epochs=8, batch_size=16)
+    for _ in range(8):
+        ours.epoch(quiet)
+    assert ours.history[-1]["accuracy"] > 0.85
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(bars: Any) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        ours = trainer(bars, seed=seed)
+        torch.rand(7)
+        for _ in range(2):
+            ours.epoch(quiet)
+        return torch.cat([p.detach().flatten() for p in ours.network.parameters()])
+
+    first, again, other = weights(3), weights(3), weights(4)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_random_numbers_of_the_caller_are_left_alone(bars: Any) -> None:
+    torch.manual_seed(9)
+    expected = torch.rand(4)
+    torch.manual_seed(9)
+    trainer(bars).epoch(quiet)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_figures_of_an_epoch_are_means_over_its_examples(bars: Any) -> None:
+    """With a learning rate of almost zero the mean over the epoch is the loss of the fixed network."""
+    ours = trainer(bars, learning_rate=1e-30, optimizer="sgd", schedule="constant", weight_decay=0.0, batch_size=50)
+    ours.epoch(quiet)
+    fixed = ours.classifier.evaluate(bars.train)
+    assert ours.history[0]["train_loss"] == pytest.approx(fixed.loss, rel=1e-5)
+    assert ours.history[0]["train_accuracy"] == pytest.approx(fixed.accuracy)
+    test = ours.classifier.evaluate(bars.test)
+    assert (ours.history[0]["loss"], ours.history[0]["accuracy"]) == (test.loss, test.accuracy)
+
+
+def test_progress_counts_the_steps(bars: Any) -> None:
+    seen: list[tuple[int, int, str]] = []
+    trainer(bars, batch_size=100).epoch(lambda *step: seen.append(step))
+    assert seen == [(1, 2, "epoch 1 of 3"), (2, 2, "epoch 1 of 3")]
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(bars: Any) -> None:
+    ours = trainer(bars, optimizer="sgd", learning_rate=1e30, schedule="constant")
+    with pytest.raises(OptionError) as caught:
+        ours.epoch(quiet)
+    assert str(caught.value) == (
+        "the loss became nan in epoch 1: learning_rate=1e+30 is too high for this network; try 1e+29."
+    )
+    assert ours.history == []
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_zero() -> None:
+    options = Options(learning_rate=0.8)
+    rates = [rate(options, step, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.8 / 25)
+    assert max(rates) == rates[25] == pytest.approx(0.8)
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+    assert rates[62] == pytest.approx(0.8 * (1 + math.cos(math.pi * 37 / 75)) / 2)
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_unknown_device() -> None:
+    with pytest.raises(OptionError) as caught:
+        training.device("gpu0")
+    assert str(caught.value).startswith("device='gpu0' cannot be used here: ")
+
+
+def test_optimizer_state_of_another_network_is_refused(bars: Any) -> None:
+    ours = trainer(bars)
+    ours.epoch(quiet)
+    state = training.state(ours.optimizer)
+    training.restore(ours.optimizer, state)
+    for wrong in ({"0/exp_avg": torch.zeros(5)}, {"17/step": torch.zeros(())}, {"x/step": torch.zeros(())}):
+        with pytest.raises(CheckpointError, match="fits no parameter"):
+            training.restore(ours.optimizer, wrong)
+
+
+def test_large_sets_are_normalised_batch_by_batch(bars: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    normalisation = Normalisation.of(bars.train.images)
+    batch = torch.tensor([5, 0, 7])
+    ready = training.batches(bars.train.images, normalisation, torch.device("cpu"))(batch)
+    monkeypatch.setattr(training, "RESIDENT", 0)
+    assert torch.equal(training.batches(bars.train.images, normalisation, torch.device("cpu"))(batch), ready)
