@@ -171,7 +171,7 @@ def test_ctrl_c_is_exit_code_1_without_a_traceback(
     code, out, err = striate_("train", "INPUT -> FC", "--data", str(bars_folder), "--out", str(tmp_path / "run"))
     assert (code, out) == (1, "")
     assert err == (
-        f"Stopped after 0 of 12 epochs, which are kept in {tmp_path / 'run'}; "
+        f"Stopped after 0 of 15 epochs, which are kept in {tmp_path / 'run'}; "
         f"go on with: striate train --resume {tmp_path / 'run'}\n"
     )
 

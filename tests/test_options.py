@@ -54,7 +54,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "rate", "decay"), [("adamw", 4e-3, 1e-2), ("momentum", 0.05, 5e-4), ("sgd", 0.1, 5e-4)]
+    ("optimizer", "rate", "decay"), [("adamw", 6e-3, 0.1), ("momentum", 0.05, 5e-4), ("sgd", 0.1, 5e-4)]
 )
 def test_rate_and_decay_depend_on_the_optimizer_unless_given(optimizer: str, rate: float, decay: float) -> None:
     options = options_of({"optimizer": optimizer})

@@ -121,6 +121,8 @@ def test_a_png_has_the_size_that_was_asked_for_and_the_same_bytes_each_time() ->
     width, height = FIGURES["confusion"]().get_size_inches()
     assert files[0] == files[1]
     assert Image.open(io.BytesIO(files[0])).size == (int(width * 80), int(height * 80))
+    framed = pictures.to_png(FIGURES["confusion"](), dpi=80, margin=0.25)
+    assert Image.open(io.BytesIO(framed)).size == (int((width + 0.5) * 80), int((height + 0.5) * 80))
 
 
 def test_letters_without_a_font_warn_nobody_and_stay_letters_in_an_svg(svgs: dict[str, str]) -> None:

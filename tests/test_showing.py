@@ -64,3 +64,21 @@ def test_the_report_can_be_written_again_to_the_same_bytes(bars_run: Any, monkey
     before = bars_run.report.read_bytes()
     assert showing.write_report(showing.material(bars_run.folder)) == bars_run.report
     assert bars_run.report.read_bytes() == before
+
+
+def test_the_report_tells_how_to_train_the_same_bits_again(bars_run: Any, tmp_path: Path) -> None:
+    import html
+    import re
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from striate import cli
+
+    page = html.unescape(bars_run.report.read_text())
+    (line,) = re.findall(r"striate train '.*", page)
+    words = shlex.split(line.split("<")[0])
+    done = CliRunner().invoke(cli.app, [*words[1:], "--out", str(tmp_path / "again")])
+    assert done.exit_code == 0, done.output
+    first, second = load_file(bars_run.checkpoint), load_file(tmp_path / "again" / "checkpoint.safetensors")
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

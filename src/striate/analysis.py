@@ -8,9 +8,9 @@ from math import prod
 from typing import Any
 
 from . import zoo
-from .architecture import DEFAULTS, FC, Architecture, Dropout, Input, Node, Operation, Shape
+from .architecture import DEFAULTS, FC, Architecture, Dropout, Input, Node, Operation, Shape, whole_numbers
 from .errors import GeometryError, OptionError
-from .geometry import Axis, Geometry, frozen
+from .geometry import Axis, Geometry
 from .notation import layer_text
 from .receptive_field import Reads, ReceptiveField
 
@@ -143,8 +143,8 @@ def _bound(
         raise OptionError(f"describe has no variable {min(unknown)!r}; a text can leave filters, hidden, classes open.")
     if input_size is not None:
         first, *rest = source.nodes
-        shape = frozen("input_size", input_size)
-        if not isinstance(shape, tuple) or len(shape) < 2 or not all(type(n) is int and n >= 1 for n in shape):
+        shape = whole_numbers(input_size)
+        if shape is None or len(shape) < 2:
             raise OptionError(f"input_size={input_size!r} must be (channels, *spatial), whole numbers of at least 1.")
         source = Architecture((Node(first.name, Input(shape), (), first.line, first.column), *rest))
     source = source.bind(**{name: value for name, value in variables.items() if value is not None})

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import prod
+from operator import index
 from typing import Any, ClassVar
 
 from . import cost
 from .errors import GeometryError, OptionError
-from .geometry import Geometry, frozen
+from .geometry import Geometry
 
 Shape = tuple[int, ...]
 PerAxis = int | tuple[int, ...]
@@ -322,6 +323,19 @@ class Architecture:
         return replace(node, operation=replace(node.operation, **{name: values[variable]}))
 
 
+def whole_numbers(value: Any) -> tuple[int, ...] | None:
+    """A whole number of at least 1, or a sequence of such, as a tuple of int; None for anything else.
+
+    >>> whole_numbers([3, 8, 8]), whole_numbers(5), whole_numbers("3x8x8"), whole_numbers((3, 0))
+    ((3, 8, 8), (5,), None, None)
+    """
+    entries = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if any(isinstance(entry, bool) or not hasattr(type(entry), "__index__") for entry in entries):
+        return None
+    numbers = tuple(index(entry) for entry in entries)
+    return numbers if all(number >= 1 for number in numbers) else None
+
+
 def options(operation: Operation) -> dict[str, Any]:
     """The settings of an operation that differ from the default of its kind."""
     plain = type(operation)()
@@ -331,15 +345,14 @@ def options(operation: Operation) -> dict[str, Any]:
 
 def _variable_value(name: str, value: Any) -> Any:
     """The value of a variable as whole numbers: ``(C, *spatial)`` for the input, else one."""
-    numbers = frozen(name, value)
-    entries = numbers if isinstance(numbers, tuple) else (numbers,)
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in entries):
+    numbers = whole_numbers(value)
+    if numbers is None:
         raise OptionError(f"{name}={value!r}: every number must be a whole number of at least 1.")
-    if name == "input" and len(entries) < 2:
+    if name == "input" and len(numbers) < 2:
         raise OptionError(f"input={value!r} must be (channels, *spatial), as in (3, 32, 32).")
-    if name != "input" and isinstance(numbers, tuple):
+    if name != "input" and isinstance(value, Sequence):
         raise OptionError(f"{name}={value!r} must be one number.")
-    return numbers
+    return numbers if name == "input" else numbers[0]
 
 
 def _filled(number: int | None) -> int:

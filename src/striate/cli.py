@@ -67,11 +67,11 @@ def describe(
     _show(found.to_dict(), str(found), as_json)
 
 
-@verb("striate train lenet5 --data fashion-mnist-mini --epochs 12")
+@verb("striate train lenet5 --data fashion-mnist-mini --epochs 15")
 def train(
     network: Annotated[str | None, typer.Argument(help="A network text, zoo name or file.")] = None,
     data: Annotated[str | None, typer.Option(help="A folder of pictures or IDX files, or fashion-mnist-mini.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times that every training picture is seen.  [12]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times that every training picture is seen.  [15]")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Pictures per step, or full.  [128]")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, momentum or sgd.  [adamw]")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Its peak.  [by optimizer]")] = None,
@@ -118,21 +118,7 @@ def train(
         run = runs.train(
             network, data, out=out, resume=resume, progress=bar, on_epoch=None if as_json else figures, **options
         )
-    found = {
-        "folder": str(run.folder),
-        "checkpoint": str(run.checkpoint),
-        "report": str(run.report),
-        **run.metrics,
-        "images_per_second": run.images_per_second,
-        "history": list(run.history),
-    }
-    summary = (
-        f"Accuracy {100 * run.metrics['accuracy']:.2f} % on the test pictures, "
-        f"{run.images_per_second:,.0f} pictures per second while training.\n"
-        f"Report:     {run.report}\nCheckpoint: {run.checkpoint}\n"
-        f"Predict:    striate predict {run.folder} PICTURE..."
-    )
-    _show(found, summary, as_json)
+    _show(_run_values(run), _run_text(run), as_json)
 
 
 @verb("striate evaluate runs/lenet5-fashion-mnist-mini")
@@ -223,6 +209,20 @@ def zoo(
     ]
     values = [{"name": k, "parameters": d.totals.parameters, "macs": d.totals.macs} for k, d in found.items()]
     _show(values, "\n".join(lines), as_json)
+
+
+def _run_values(run: Any) -> dict[str, Any]:
+    paths = {name: str(getattr(run, name)) for name in ("folder", "checkpoint", "report")}
+    return {**paths, **run.metrics, "images_per_second": run.images_per_second, "history": list(run.history)}
+
+
+def _run_text(run: Any) -> str:
+    return (
+        f"Accuracy {100 * run.metrics['accuracy']:.2f} % on the test pictures, "
+        f"{run.images_per_second:,.0f} pictures per second while training.\n"
+        f"Report:     {run.report}\nCheckpoint: {run.checkpoint}\n"
+        f"Predict:    striate predict {run.folder} PICTURE..."
+    )
 
 
 def _numbers(option: str, written: str | None) -> tuple[int, ...] | None:

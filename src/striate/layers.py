@@ -46,10 +46,10 @@ class _Convolution(_Window):
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.options = {name: frozen(name, value) for name, value in options.items()}
-        numbers = {k: v for k, v in self.options.items() if k in ("stride", "dilation", "groups", "output_padding")}
         name = type(self).__name__
-        with describing(f"building {name}({in_channels}, {out_channels}, {kernel_size!r})", **self.options):
+        with describing(f"building {name}({in_channels}, {out_channels}, {kernel_size!r})", **options):
+            self.options = {name: frozen(name, value) for name, value in options.items()}
+            numbers = {k: v for k, v in self.options.items() if k not in ("padding", "padding_mode")}
             word = self.options["padding"]
             if isinstance(word, str) and word not in WORDS:
                 raise unknown_name("padding", word, WORDS)

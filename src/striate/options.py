@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import OptionError, unknown_name
 
-RATES = {"adamw": 4e-3, "momentum": 0.05, "sgd": 0.1}
-DECAYS = {"adamw": 1e-2, "momentum": 5e-4, "sgd": 5e-4}
+RATES = {"adamw": 6e-3, "momentum": 0.05, "sgd": 0.1}
+DECAYS = {"adamw": 0.1, "momentum": 5e-4, "sgd": 5e-4}
 
 
 def _listed(table: Mapping[str, float]) -> str:
@@ -25,7 +25,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(12, ge=1, description="Times that every training picture is seen.")
+    epochs: int = Field(15, ge=1, description="Times that every training picture is seen.")
     batch_size: Whole | Literal["full"] = Field(
         128, description='Pictures per step: 1 is stochastic gradient descent, "full" the whole set at once.'
     )

@@ -31,6 +31,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
 from torch import Tensor
 
 from .metrics import Evaluation
@@ -659,11 +660,13 @@ def _scores(
         sheet.write(x, y, _fit(f"truth: {truth}", width, 8.5), fontsize=8.5, color=BLUE)
 
 
-def to_png(figure: Figure, dpi: float = 150) -> bytes:
-    """The figure as a PNG file of ``inches * dpi`` pixels, the same bytes for the same figure."""
+def to_png(figure: Figure, dpi: float = 150, margin: float = 0.0) -> bytes:
+    """The figure as a PNG file of ``(inches + 2 * margin) * dpi`` pixels, the same bytes for the same figure."""
     stream = io.BytesIO()
+    width, height = figure.get_size_inches()
+    frame = Bbox([[-margin, -margin], [width + margin, height + margin]])
     with _quiet():
-        figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(stream, format="png", dpi=dpi, bbox_inches=frame, metadata={"Software": None})
     return stream.getvalue()
 
 

@@ -49,7 +49,7 @@ def choose(problem: Problem, algorithm: str | None = None) -> Plan:
 
     Raises:
         UnknownNameError: No algorithm carries the name asked for.
-        AlgorithmError: The algorithm asked for refuses; its sentence says why.
+        AlgorithmError: The algorithm asked for refuses, or all do; their sentences say why.
     """
     return _choose(problem, algorithm, tuple(ALGORITHMS[problem.operation]))
 
@@ -64,6 +64,9 @@ def _choose(problem: Problem, algorithm: str | None, registered: tuple[str, ...]
         if reasons[algorithm]:
             raise AlgorithmError(f"algorithm={algorithm!r} cannot serve this {problem.operation}: {reasons[algorithm]}")
     able = [name for name in candidates if reasons[name] is None]
+    if not able:
+        sentences = " ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise AlgorithmError(f"no algorithm serves this {problem.operation}. {sentences}")
     return Plan(
         algorithm=algorithm or able[0],
         problem=problem,

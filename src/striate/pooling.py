@@ -151,6 +151,7 @@ def _window(
     try:
         declared = Geometry.window(axes, kernel, stride=stride, padding=padding, dilation=dilation, size=size)
         stretched = tuple(_ceil(a, n) if ceil else a for a, n in zip(declared.axes, size, strict=True))
+        replace(declared, axes=stretched).output_size(size)
         real = tuple(counts(axis, n) for axis, n in zip(stretched, size, strict=True))
         for number, totals in enumerate(real):
             if 0 in totals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .metrics import Evaluation
 from .options import options_of
 from .prediction import Classifier, check_classes, load_for
 
+OPEN = ("filters", "hidden", "size")  # settled in the network's text
 SHOWN = ("curves", "accuracy", "confusion", "mistakes", "filters", "columns")
 
 
@@ -106,6 +108,19 @@ def _columns(m: Material) -> tuple[Sequence[tuple[str, Tensor]], Tensor, list[tu
     return layers, image, [(m.data.classes[i], probabilities[i].item()) for i in order], truth
 
 
+def _train_command(m: Material) -> list[str]:
+    """The command line that trains the same network again; none if the data is not to be had by a name."""
+    if m.source is None:
+        return []
+    text = notation.format(m.classifier.network.architecture)
+    flags = [f"--{name.replace('_', '-')} {_written(value)}" for name, value in m.settings.items() if name not in OPEN]
+    return [" ".join(["striate train", shlex.quote(text), "--data", shlex.quote(m.source), *flags])]
+
+
+def _written(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list | tuple) else shlex.quote(str(value))
+
+
 def write_report(m: Material) -> Path:
     """Write ``report.html`` into the run's folder and return its path."""
     described = describe(m.classifier.network)
@@ -113,7 +128,6 @@ def write_report(m: Material) -> Path:
     speed = len(m.data.train) * len(m.history) / max(seconds, 1e-9)
     run = m.folder.as_posix()
     facts = {
-        "Classes": f"{len(m.data.classes)}",
         "Training pictures": f"{len(m.data.train):,}",
         "Parameters": f"{described.totals.parameters:,}",
         "Multiply-adds per picture": f"{described.totals.macs:,}",
@@ -133,6 +147,7 @@ def write_report(m: Material) -> Path:
         notation=notation.format(m.classifier.network.architecture),
         settings=m.settings,
         commands=[f"striate predict {run} photo.png", f"striate evaluate {run}", f"striate show {run}"],
+        reproduce=_train_command(m),
     )
     path = m.folder / "report.html"
     files.write(path, html.encode("utf-8", errors="replace"))
@@ -160,5 +175,5 @@ def write_pictures(m: Material, folder: Path, which: Sequence[str] = SHOWN) -> l
         layers, image, scores, truth = _columns(m)
         figures["columns"] = pictures.columns(layers, image, scores, truth=truth)
     for name, figure in figures.items():
-        files.write(folder / f"{name}.png", pictures.to_png(figure))
+        files.write(folder / f"{name}.png", pictures.to_png(figure, margin=0.2))
     return [folder / f"{name}.png" for name in figures]

@@ -95,8 +95,10 @@ def find(operation: str, name: str) -> Algorithm:
     """The algorithm of this name.
 
     Raises:
-        UnknownNameError: Nothing carries the name; the message lists what does.
+        UnknownNameError: Nothing carries the name, or there is no such operation; the message lists what there is.
     """
+    if operation not in ALGORITHMS:
+        raise unknown_name("operation", operation, ALGORITHMS)
     if name not in ALGORITHMS[operation]:
         raise unknown_name("algorithm", name, ALGORITHMS[operation])
     return ALGORITHMS[operation][name]

@@ -1,0 +1,346 @@
+"""The registry, what the built-in algorithms refuse and count, and a user's own algorithm on equal terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import striate
+from striate.computing import ALGORITHMS, Problem, find, register
+from striate.computing.reference import accumulator
+from striate.computing.vendor import pad
+from striate.errors import AlgorithmError, StriateError, UnknownNameError
+from striate.geometry import Axis, Geometry
+from striate.planning import choose
+
+from .cases import CONVOLUTIONS, Case
+from .test_laws import definition, outcome, tensors
+
+OPERATIONS = {
+    "convolution": {"vendor", "reference"},
+    "maximum": {"vendor", "reference"},
+    "switches": {"vendor", "reference"},
+    "sum": {"vendor", "convolution", "reference"},
+}
+
+
+def problem(operation: str, axes: int = 2, dtype: torch.dtype = torch.float32, **window: Any) -> Problem:
+    size, device = window.pop("size", (9,) * axes), window.pop("device", "cpu")
+    geometry = Geometry.window(axes, window.pop("kernel", 3), **window)
+    return Problem(operation, geometry, 2, 4, 4, size, dtype, device)
+
+
+# ------------------------------------------------------------------------------------------------------------- registry
+
+
+def test_what_is_registered() -> None:
+    assert {operation: set(known) for operation, known in ALGORITHMS.items()} == OPERATIONS
+    assert striate.algorithms() == ("reference", "vendor")
+
+
+def test_the_reference_never_refuses_shared_weights() -> None:
+    for operation in OPERATIONS:
+        for dtype in (torch.float16, torch.int64, torch.complex64):
+            asked = problem(operation, 5, dtype, stride=2, dilation=3, padding=9, groups=2)
+            assert find(operation, "reference").refuses(asked) is None
+
+
+REGISTRY_REFUSED = [
+    ("convolution", "vendor", "Algorithm 'vendor' is already registered for convolution as "),
+    ("sum", "convolution", "Algorithm 'convolution' is already registered for sum as "),
+]
+
+
+@pytest.mark.parametrize(("operation", "name", "message"), REGISTRY_REFUSED)
+def test_a_name_is_taken_once(operation: str, name: str, message: str) -> None:
+    before = find(operation, name)
+    with pytest.raises(AlgorithmError) as caught:
+        register(operation, name, Toeplitz())
+    assert str(caught.value) == f"{message}{before!r}."
+    assert isinstance(caught.value, StriateError)
+    assert find(operation, name) is before
+
+
+def test_an_unknown_operation_is_refused_with_what_is_known() -> None:
+    known = "Known: convolution, maximum, sum, switches."
+    with pytest.raises(UnknownNameError) as caught:
+        register("convolutions", "mine", Toeplitz())
+    assert str(caught.value) == f"No operation is called 'convolutions'. Did you mean 'convolution'? {known}"
+    with pytest.raises(UnknownNameError) as caught:
+        find("median", "vendor")
+    assert str(caught.value) == f"No operation is called 'median'. {known}"
+    assert set(ALGORITHMS) == set(OPERATIONS)
+
+
+MISSES = [
+    ("convolution", "vendr", "No algorithm is called 'vendr'. Did you mean 'vendor'? Known: reference, vendor."),
+    ("maximum", "referents", "No algorithm is called 'referents'. Did you mean 'reference'? Known: reference, vendor."),
+    ("sum", "fft", "No algorithm is called 'fft'. Known: convolution, reference, vendor."),
+]
+
+
+@pytest.mark.parametrize(("operation", "name", "message"), MISSES)
+def test_a_miss_suggests_the_nearest_name_and_lists_all(operation: str, name: str, message: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        find(operation, name)
+    assert str(caught.value) == message
+    assert isinstance(caught.value, LookupError)
+
+
+# ----------------------------------------------------------------------------------------------- a user's own algorithm
+
+
+class Toeplitz:
+    """Convolution over one axis as one matrix product, the matrix written out entry by entry."""
+
+    def refuses(self, problem: Problem) -> str | None:
+        axes = len(problem.geometry.axes)
+        return None if axes == 1 else f"the window has {axes} spatial axes; a Toeplitz matrix has 1."
+
+    def prepare(self, weight: Tensor, problem: Problem) -> Tensor:
+        """(groups, output channels, output positions, input channels, input positions)."""
+        (axis,), (inputs,), (outputs,) = problem.geometry.axes, problem.size, problem.output_size
+        groups, transposed = problem.geometry.groups, problem.geometry.transposed
+        blocks = weight.unflatten(0, (groups, -1))
+        channels = blocks.shape[2:0:-1] if transposed else blocks.shape[1:3]
+        matrix = weight.new_zeros(groups, channels[0], outputs, channels[1], inputs)
+        few, many = (inputs, outputs) if transposed else (outputs, inputs)
+        for o in range(few):
+            for tap in range(axis.kernel):
+                if 0 <= (i := o * axis.stride + tap * axis.dilation - axis.before) < many and transposed:
+                    matrix[:, :, i, :, o] += blocks[..., tap].mT
+                elif 0 <= i < many:
+                    matrix[:, :, o, :, i] += blocks[..., tap]
+        return matrix
+
+    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
+        groups = problem.geometry.groups
+        return torch.einsum("goqci,ngci->ngoq", prepared, x.unflatten(1, (groups, -1))).flatten(1, 2)
+
+
+class Sevens:
+    """Claims every window and answers 7 everywhere: a wrong algorithm, easy to recognise."""
+
+    def refuses(self, problem: Problem) -> str | None:
+        return None
+
+    def prepare(self, weight: Tensor, problem: Problem) -> Tensor:
+        return weight
+
+    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
+        return x.new_full((len(x), problem.out_channels, *problem.output_size), 7.0)
+
+
+@pytest.fixture
+def toeplitz() -> Iterator[Toeplitz]:
+    algorithm = Toeplitz()
+    register("convolution", "toeplitz", algorithm)
+    yield algorithm
+    del ALGORITHMS["convolution"]["toeplitz"]
+
+
+@pytest.fixture
+def sevens() -> Iterator[None]:
+    register("convolution", "sevens", Sevens())
+    yield
+    del ALGORITHMS["convolution"]["sevens"]
+
+
+def whole(*shape: int, seed: int = 0) -> Tensor:
+    """Small whole numbers, so that sums of products are exact in every order."""
+    return torch.randint(-4, 5, shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def on_one_axis(cases: list[Any]) -> list[Any]:
+    return [case for case in cases if len(case.values[0].size) == 1]
+
+
+@pytest.mark.parametrize("case", on_one_axis(CONVOLUTIONS))
+def test_an_algorithm_of_one_s_own_is_judged_by_the_law_of_all(case: Case, toeplitz: Toeplitz) -> None:
+    """Output and every gradient, each of which it computes itself, bit for bit the definition's."""
+    inputs, options = tensors(case), dict(case.options)
+    got = outcome(lambda x, w, b: striate.conv(x, w, b, **options, algorithm="toeplitz"), inputs)
+    for actual, wanted in zip(got, outcome(lambda x, w, b: definition(x, w, b, case), inputs), strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=0, atol=0)
+    assert striate.algorithms() == ("reference", "toeplitz", "vendor")
+
+
+def test_the_law_finds_a_wrong_algorithm_wrong(sevens: None) -> None:
+    case = CONVOLUTIONS[0].values[0]
+    got, *gradients = outcome(lambda x, w, b: striate.conv(x, w, b, algorithm="sevens"), tensors(case))
+    wanted, *others = outcome(lambda x, w, b: definition(x, w, b, case), tensors(case))
+    assert not got.equal(wanted)
+    assert [a.equal(b) for a, b in zip(gradients, others, strict=True)] == [
+        False,
+        False,
+        True,
+    ]  # the bias is not its own
+
+
+def test_a_call_by_name_reaches_it(sevens: None) -> None:
+    x, weight = whole(2, 3, 9, 8), whole(4, 3, 3, 3, seed=1)
+    got = striate.conv(x, weight, stride=2, padding=1, algorithm="sevens")
+    assert got.equal(torch.full((2, 4, 5, 4), 7.0, dtype=torch.float64))
+    assert striate.conv(x, weight, stride=2, padding=1).equal(F.conv2d(x, weight, stride=2, padding=1))
+
+
+def test_it_may_refuse_in_its_own_words(toeplitz: Toeplitz) -> None:
+    with pytest.raises(AlgorithmError) as caught:
+        striate.conv(whole(1, 1, 5, 5), whole(1, 1, 3, 3), algorithm="toeplitz")
+    assert str(caught.value) == (
+        "algorithm='toeplitz' cannot serve this convolution: the window has 2 spatial axes; a Toeplitz matrix has 1."
+    )
+    plan = striate.plan((1, 1, 5, 5), (1, 1, 3, 3))
+    assert plan.refusals == (("toeplitz", "the window has 2 spatial axes; a Toeplitz matrix has 1."),)
+
+
+def test_plans_know_it_from_registration_to_removal() -> None:
+    """Plans are cached; a plan made before or after must not show through."""
+
+    def names() -> list[str]:
+        return [name for name, _ in striate.plan((1, 2, 6), (3, 2, 3)).estimates]
+
+    assert names() == ["vendor", "reference"]
+    register("convolution", "toeplitz", Toeplitz())
+    try:
+        assert names() == ["vendor", "toeplitz", "reference"]
+        assert str(striate.plan((1, 2, 6), (3, 2, 3), algorithm="toeplitz")) == (
+            "toeplitz: convolution, 72 multiply-adds\n  or vendor: 72 multiply-adds\n  or reference: 72 multiply-adds"
+        )
+    finally:
+        del ALGORITHMS["convolution"]["toeplitz"]
+    assert names() == ["vendor", "reference"]
+    with pytest.raises(UnknownNameError, match="No algorithm is called 'toeplitz'"):
+        striate.conv(whole(1, 2, 6), whole(3, 2, 3), algorithm="toeplitz")
+
+
+def test_the_vendor_is_preferred_to_it_and_it_to_the_reference(sevens: None) -> None:
+    assert choose(problem("convolution", 2)).algorithm == "vendor"
+    assert choose(problem("convolution", 4)).algorithm == "sevens"
+    x, weight = whole(1, 1, 2, 2, 2, 2), whole(1, 1, 1, 1, 1, 1)
+    assert (striate.conv(x, weight) == 7).all()
+
+
+def test_a_call_made_before_does_not_hide_it() -> None:
+    x, weight = whole(1, 1, 2, 2, 2, 2), torch.ones(1, 1, 1, 1, 1, 1, dtype=torch.float64)
+    assert striate.conv(x, weight).equal(x)
+    register("convolution", "sevens", Sevens())
+    try:
+        assert (striate.conv(x, weight) == 7).all()
+    finally:
+        del ALGORITHMS["convolution"]["sevens"]
+    assert striate.conv(x, weight).equal(x)
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+REFUSALS: list[tuple[str, Problem, str | None]] = [
+    ("vendor", problem("convolution", 3, dilation=2, stride=3, padding=20, groups=4), None),
+    ("vendor", problem("convolution", 4), "the window has 4 spatial axes; PyTorch has kernels for 1 to 3."),
+    (
+        "vendor",
+        problem("convolution", 2, period=(1, 7)),
+        "the weights repeat with period (1, 7); PyTorch's convolutions share them with period 1.",
+    ),
+    ("reference", problem("convolution", 2, period=7), "the weights repeat with period (7, 7); it needs period 1."),
+    ("vendor", problem("maximum", 1), None),
+    ("vendor", problem("maximum", 5), "the window has 5 spatial axes; PyTorch has kernels for 1 to 3."),
+    (
+        "vendor",
+        problem("maximum", 1, torch.int64),
+        "the input is torch.int64; PyTorch's max poolings take floating-point numbers on all devices.",
+    ),
+    (
+        "vendor",
+        problem("switches", 2, torch.bool),
+        "the input is torch.bool; PyTorch's max poolings take floating-point numbers on all devices.",
+    ),
+    ("vendor", problem("switches", 4), "the window has 4 spatial axes; PyTorch has kernels for 1 to 3."),
+    ("vendor", problem("sum", 1), None),
+    ("vendor", problem("sum", 2, dilation=2), "the window is dilated; PyTorch's mean poolings are not."),
+    (
+        "vendor",
+        problem("sum", 2, torch.complex64),
+        "the input is torch.complex64; PyTorch's mean poolings take floating-point numbers.",
+    ),
+    (
+        "vendor",
+        problem("sum", 3, torch.bfloat16),
+        "the input is torch.bfloat16; PyTorch's mean pooling over 3 axes has no such kernel on the CPU.",
+    ),
+    ("vendor", problem("sum", 3, torch.bfloat16, device="cuda"), None),
+    ("vendor", problem("sum", 2, torch.float16), None),
+    ("vendor", problem("sum", 4), "the window has 4 spatial axes; PyTorch has kernels for 1 to 3."),
+    ("convolution", problem("sum", 3, torch.complex64, dilation=3), None),
+    (
+        "convolution",
+        problem("sum", 2, torch.int32),
+        "the input is torch.int32; it needs floating-point or complex numbers.",
+    ),
+    ("convolution", problem("sum", 4), "the window has 4 spatial axes; PyTorch has kernels for 1 to 3."),
+]
+
+
+@pytest.mark.parametrize(("name", "asked", "sentence"), REFUSALS)
+def test_refusals_are_sentences(name: str, asked: Problem, sentence: str | None) -> None:
+    assert find(asked.operation, name).refuses(asked) == sentence
+
+
+# ------------------------------------------------------------------------------------------------- problems and numbers
+
+
+def test_a_problem_counts_its_own_work() -> None:
+    """9x9 by 3x3 with stride 2 is 4x4; 2 examples, 4 channels out of 2 in each of two groups."""
+    assert problem("convolution", stride=2, groups=2).output_size == (4, 4)
+    assert problem("convolution", stride=2, groups=2).work == (2 * 4 * 4 * 4) * (2 * 3 * 3)
+    assert problem("convolution").work == (2 * 4 * 7 * 7) * (4 * 3 * 3)
+    assert problem("maximum", stride=2).work == (2 * 4 * 4 * 4) * (3 * 3)
+    # every one of the 3x3 inputs is written through 2x2 taps, whatever the stride
+    assert problem("convolution", kernel=2, size=(3, 3), stride=5, transposed=True).work == (2 * 4 * 3 * 3) * (
+        4 * 2 * 2
+    )
+
+
+def test_a_problem_is_a_value_of_its_own() -> None:
+    assert problem("sum") == problem("sum")
+    assert hash(problem("sum")) == hash(problem("sum"))
+    assert problem("sum") != problem("sum", dtype=torch.float64)
+    bare = Problem("sum", Geometry.window(1, 2), 1, 1, 1, (4,))
+    assert (bare.dtype, bare.device, bare.divisor) == (torch.get_default_dtype(), "cpu", 1)
+
+
+def test_sums_of_16_bit_numbers_are_kept_in_32_bits() -> None:
+    assert accumulator(torch.float16) == accumulator(torch.bfloat16) == torch.float32
+    for dtype in (torch.float32, torch.float64, torch.complex64, torch.int64):
+        assert accumulator(dtype) == dtype
+
+
+@pytest.mark.parametrize("name", ["reference", "convolution"])
+def test_every_sum_of_4096_ones_is_4096(name: str) -> None:
+    """Added one by one in float16 they would stop at 2048."""
+    asked = Problem("sum", Geometry((Axis(4096),)), 1, 1, 1, (4096,), torch.float16)
+    total = find("sum", name).run(torch.ones(1, 1, 4096, dtype=torch.float16), None, asked)
+    assert (total.item(), total.dtype) == (4096, torch.float16)
+
+
+def test_pad_pads_and_crops_each_axis_in_order() -> None:
+    x = torch.arange(6.0).view(1, 1, 2, 3)
+    assert pad(x, ((0, 0), (0, 0))) is x
+    assert pad(x, ((1, 0), (0, -2)), -1.0).tolist() == [[[[-1.0], [0.0], [3.0]]]]
+    assert pad(x, ((-1, 0), (1, 1))).tolist() == [[[[0.0, 3.0, 4.0, 5.0, 0.0]]]]
+
+
+@pytest.mark.parametrize("name", ["vendor", "reference"])
+def test_negative_padding_crops_the_input(name: str) -> None:
+    """Only gradients ask for it: rows that no window reached get no gradient."""
+    x, weight = whole(2, 3, 9, 8), whole(4, 3, 3, 2, seed=1)
+    window = Geometry((Axis(3, 2, 1, -1, -2), Axis(2, 1, 2, -3, 1)))
+    asked = Problem("convolution", window, 2, 3, 4, (9, 8), x.dtype)
+    expected = F.conv2d(F.pad(x[:, :, 1:-2, 3:], (0, 1)), weight, stride=(2, 1), dilation=(1, 2))
+    algorithm = find("convolution", name)
+    torch.testing.assert_close(algorithm.run(x, algorithm.prepare(weight, asked), asked), expected, rtol=0, atol=0)

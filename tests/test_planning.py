@@ -1,0 +1,281 @@
+"""Plans: what they print, what they refuse, and that a call does what its plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import striate
+from striate.computing import ALGORITHMS, Problem
+from striate.errors import AlgorithmError, GeometryError, UnknownNameError
+from striate.geometry import Axis, Geometry
+from striate.planning import DIRECTIONS, PREFERENCE, choose, towards
+
+FOUR_AXES = "the window has 4 spatial axes; PyTorch has kernels for 1 to 3."
+
+
+# -------------------------------------------------------------------------------------------------------------- printed
+
+
+def test_a_plan_prints_what_it_chose_and_what_else_could() -> None:
+    """8 examples of 128 x 56 x 56 values, each a sum of 64 x 3 x 3 products."""
+    plan = striate.plan((8, 64, 56, 56), (128, 64, 3, 3), padding=(2, 0))
+    assert (plan.problem.output_size, 8 * 128 * 58 * 54 * 64 * 9) == ((58, 54), 1_847_328_768)
+    assert str(plan) == (
+        "vendor: convolution, 1,847,328,768 multiply-adds\n  or reference: 1,847,328,768 multiply-adds"
+    )  # fmt: skip
+
+
+def test_a_plan_prints_who_refused_and_why() -> None:
+    plan = striate.plan((1, 4, 8, 8, 8, 8), (3, 4, 1, 1, 1, 1))
+    assert str(plan) == f"reference: convolution, {3 * 8**4 * 4:,} multiply-adds\n  not vendor: {FOUR_AXES}"
+    assert str(plan).startswith("reference: convolution, 49,152 multiply-adds")
+
+
+def test_a_plan_of_a_pooling_counts_reads() -> None:
+    """2 x 3 channels of 5 x 5 outputs, each of 3 x 3 taps."""
+    dilated = Problem("sum", Geometry.window(2, 3, dilation=2), 2, 3, 3, (9, 9), torch.float32)
+    assert str(choose(dilated)) == (
+        "convolution: sum, 1,350 reads\n"
+        "  or reference: 1,350 reads\n"
+        "  not vendor: the window is dilated; PyTorch's mean poolings are not."
+    )
+    plain = Problem("maximum", Geometry.window(1, 2, stride=2), 1, 1, 1, (9,), torch.float32)
+    assert str(choose(plain)) == "vendor: maximum, 8 reads\n  or reference: 8 reads"
+
+
+def test_an_algorithm_asked_for_by_name_is_the_one_and_the_others_stay_visible() -> None:
+    plan = striate.plan((1, 2, 5), (3, 2, 3), algorithm="reference")
+    assert plan.algorithm == "reference"
+    assert str(plan) == "reference: convolution, 54 multiply-adds\n  or vendor: 54 multiply-adds"
+    assert plan.estimates == (("vendor", 54), ("reference", 54))
+
+
+# ---------------------------------------------------------------------------------------------------------------- value
+
+
+def test_a_plan_is_a_frozen_value() -> None:
+    plan = striate.plan([1, 2, 5], torch.Size([3, 2, 3]))
+    same: Any = striate.plan((1, 2, 5), (3, 2, 3), device=torch.device("cpu"), dtype=torch.float32)
+    assert (plan, hash(plan)) == (same, hash(same))
+    with pytest.raises(FrozenInstanceError):
+        same.algorithm = "reference"
+    assert plan.refusals == ()
+    assert isinstance(plan, striate.Plan)
+
+
+def test_what_a_plan_is_for_is_in_its_problem() -> None:
+    plan = striate.plan(
+        (2, 4, 9, 8), (6, 2, 3, 3), stride=(2, 1), padding="same", dilation=2, groups=2,
+        dtype=torch.bfloat16, device="meta",
+    )  # fmt: skip
+    # height: outputs 5, total 4 * 2 + 5 - 9 = 4; width: stride 1, total 5 - 1 = 4
+    window = Geometry((Axis(3, 2, 2, 2, 2), Axis(3, 1, 2, 2, 2)), groups=2)
+    assert plan.problem == Problem("convolution", window, 2, 4, 6, (9, 8), torch.bfloat16, "meta")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda", 2)])
+def test_a_plan_needs_no_such_device_and_is_that_of_the_call(device: str | torch.device) -> None:
+    """A call names the kind of its device only, so that its plan is found again."""
+    assert striate.plan((1, 2, 5), (3, 2, 3), device=device).problem.device == "cuda"
+
+
+def test_the_order_of_preference() -> None:
+    """The vendor first, so that a tie goes to it; the reference last, because it never refuses what is shared."""
+    assert PREFERENCE[0] == "vendor"
+    assert PREFERENCE[-1] == "reference"
+    for operation, registered in ALGORITHMS.items():
+        problem = Problem(operation, Geometry.window(2, 3), 1, 2, 2, (5, 5), torch.float32)
+        assert [name for name, _ in choose(problem).estimates] == [name for name in PREFERENCE if name in registered]
+
+
+# ----------------------------------------------------------------------------------------------------------- directions
+
+
+def test_directions_are_the_problems_of_the_gradients() -> None:
+    """x is 5x4x9, weights 6x2x3 in two groups, stride 2, padding 1: 5 outputs, no row left over."""
+    shapes: Any = ((5, 4, 9), (6, 2, 3))
+    options: dict[str, Any] = {"stride": 2, "padding": 1, "groups": 2, "dtype": torch.float64}
+    forward, to_input, to_weight = (striate.plan(*shapes, **options, direction=d).problem for d in DIRECTIONS)
+    rest = (torch.float64, "cpu")
+    assert forward == Problem("convolution", Geometry((Axis(3, 2, 1, 1, 1),), 2), 5, 4, 6, (9,), *rest)
+    adjoint = Geometry((Axis(3, 2, 1, 1, 1),), 2, transposed=True)
+    assert to_input == Problem("convolution", adjoint, 5, 6, 4, (5,), *rest)
+    # the output's gradient is the kernel, stride and dilation change places; examples and groups become channels
+    assert to_weight == Problem("convolution", Geometry((Axis(5, 1, 2, 1, 1),), 2), 2, 10, 6, (9,), *rest)
+    assert (to_input.output_size, to_weight.output_size) == ((9,), (3,))
+
+
+def test_directions_of_a_transposed_convolution() -> None:
+    """x is 5x4x3, weights 4x3x2 (2 x 3 outputs in two groups), stride 2: 6 outputs."""
+    forward = Problem("convolution", Geometry((Axis(2, 2),), 2, transposed=True), 5, 4, 6, (3,), torch.float32)
+    to_input, to_weight = (towards(forward, d) for d in DIRECTIONS[1:])
+    assert to_input == Problem("convolution", Geometry((Axis(2, 2),), 2), 5, 6, 4, (6,), torch.float32)
+    # now the output's gradient is the image and x the kernel
+    assert to_weight == Problem("convolution", Geometry((Axis(3, 1, 2),), 2), 3, 10, 4, (6,), torch.float32)
+    assert towards(forward, "forward") is forward
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_each_direction_costs_the_same_multiply_adds(direction: str) -> None:
+    """Without padding every product is used once in each of the three."""
+    plan = striate.plan((2, 4, 9, 8), (6, 2, 3, 2), stride=(2, 3), groups=2, direction=direction)
+    assert plan.estimates == (("vendor", 2 * 6 * 4 * 3 * 2 * 6), ("reference", 2 * 6 * 4 * 3 * 2 * 6))
+
+
+# --------------------------------------------------------------------------------------- a call does what its plan says
+
+
+class Spy:
+    """The reference under another name, which writes down every problem that it is given."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.reference = ALGORITHMS["convolution"]["reference"]
+
+    def refuses(self, problem: Problem) -> str | None:
+        return None
+
+    def prepare(self, weight: Tensor, problem: Problem) -> Tensor:
+        return weight
+
+    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
+        self.problems.append(problem)
+        return self.reference.run(x, prepared, problem)
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    spy = Spy()
+    monkeypatch.setitem(ALGORITHMS["convolution"], "spy", spy)
+    return spy
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"stride": (2, 3), "padding": ((1, 0), (0, 2)), "groups": 2},
+    {"padding": "same", "stride": 2, "dilation": (1, 2)},
+    {"padding": "full", "groups": 4},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_call_solves_the_problems_of_its_three_plans(options: dict[str, Any], spy: Spy) -> None:
+    groups = options.get("groups", 1)
+    x = torch.ones(2, 4, 7, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.ones(8, 4 // groups, 3, 3, dtype=torch.float64, requires_grad=True)
+    y = striate.conv(x, weight, algorithm="spy", **options)
+    y.sum().backward()
+    plans = [
+        striate.plan(x.shape, weight.shape, dtype=x.dtype, direction=direction, algorithm="spy", **options)
+        for direction in DIRECTIONS
+    ]
+    assert [plan.algorithm for plan in plans] == ["spy"] * 3
+    assert spy.problems == [plan.problem for plan in plans]
+    assert tuple(y.shape[2:]) == plans[0].problem.output_size
+    assert tuple(x.shape[2:]) == plans[1].problem.output_size
+    assert tuple(weight.shape[2:]) == plans[2].problem.output_size
+
+
+def test_only_the_gradients_that_are_needed_are_computed(spy: Spy) -> None:
+    x, weight = torch.ones(1, 2, 5), torch.ones(3, 2, 3, requires_grad=True)
+    striate.conv(x, weight, algorithm="spy").sum().backward()
+    assert [problem.geometry.transposed for problem in spy.problems] == [False, False]
+    spy.problems.clear()
+    striate.conv(x.requires_grad_(), weight.detach(), algorithm="spy").sum().backward()
+    assert [problem.geometry.transposed for problem in spy.problems] == [False, True]
+
+
+def kernels(run: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """The result, and the names of the kernels that PyTorch ran for it."""
+    names: list[str] = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(func.overloadpacket.__name__)
+            return func(*args, **kwargs or {})
+
+    recording: Any = Calls
+    with recording():
+        return run(), names
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"padding": "full", "dilation": 2}], ids=str)
+def test_a_vendor_s_plan_is_one_call_of_torch_s_own_forward_and_backward(options: dict[str, Any]) -> None:
+    x, weight = torch.ones(2, 4, 7, 8, requires_grad=True), torch.ones(8, 4, 3, 3, requires_grad=True)
+    bias = torch.ones(8, requires_grad=True)
+    assert striate.plan(x.shape, weight.shape, **options).algorithm == "vendor"
+    y, names = kernels(lambda: striate.conv(x, weight, bias, **options))
+    assert names == ["convolution"]
+    _, names = kernels(lambda: y.backward(torch.ones_like(y)))
+    assert [name for name in names if "convolution" in name] == ["convolution_backward"]
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+SHAPES = "must be (N, C, *spatial) and (O, C/groups, *K) with the same number of spatial axes, at least one."
+WIDE = "On spatial axis 0: the window spans 3 inputs (kernel=3, dilation=1), but input and padding have 2 + 0 + 0 = 2;"
+GROUPS = "groups=2 does not divide the 3 output channels; both channel counts must be multiples of the groups."
+
+GEOMETRY_REFUSED: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str]] = [
+    ((1, 4, 8), (3, 4, 3, 3), {}, f"x_shape=(1, 4, 8) and weight_shape=(3, 4, 3, 3) {SHAPES}"),
+    ((1, 4), (3, 4), {}, f"x_shape=(1, 4) and weight_shape=(3, 4) {SHAPES}"),
+    ((1, 4, 8), (3, 2, 3), {}, "weight_shape=(3, 2, 3) takes 2 channels, x has 4."),
+    ((1, 4, 8), (4, 4, 3), {"groups": 2}, "weight_shape=(4, 4, 3) takes 8 channels, x has 4."),
+    ((1, 4, 8), (3, 2, 3), {"groups": 2}, GROUPS),
+    ((1, 4, 8), (3, 4, 3), {"stride": 0}, "stride must be at least 1, got stride=0."),
+    ((1, 4, 8), (3, 4, 3), {"padding": (1, 2)}, "padding=(1, 2) has 2 entries; this window has 1 spatial axis."),
+    ((1, 4, 2), (3, 4, 3), {}, f"{WIDE} give a larger input, more padding or a smaller kernel."),
+]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize(("x", "weight", "options", "message"), GEOMETRY_REFUSED)
+def test_shapes_that_do_not_fit(
+    x: tuple[int, ...], weight: tuple[int, ...], options: dict[str, Any], message: str, direction: str
+) -> None:
+    with pytest.raises(GeometryError) as caught:
+        striate.plan(x, weight, direction=direction, **options)
+    assert str(caught.value) == message
+
+
+ALGORITHM_NAMES = "Known: reference, vendor."
+DIRECTION_NAMES = "Known: forward, input_gradient, weight_gradient."
+UNKNOWN = [
+    ({"direction": "backward"}, f"No direction is called 'backward'. {DIRECTION_NAMES}"),
+    ({"direction": "foreward"}, f"No direction is called 'foreward'. Did you mean 'forward'? {DIRECTION_NAMES}"),
+    ({"algorithm": "ftt"}, f"No algorithm is called 'ftt'. {ALGORITHM_NAMES}"),
+    ({"algorithm": "referense"}, f"No algorithm is called 'referense'. Did you mean 'reference'? {ALGORITHM_NAMES}"),
+    ({"padding": "SAME"}, "No padding is called 'SAME'. Known: causal, full, same, same_lower, valid."),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), UNKNOWN)
+def test_unknown_names(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        striate.plan((1, 4, 8), (3, 4, 3), **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_an_algorithm_that_refuses_says_why_in_every_direction(direction: str) -> None:
+    with pytest.raises(AlgorithmError) as caught:
+        striate.plan((1, 2, 3, 3, 3, 3), (2, 2, 1, 1, 1, 1), algorithm="vendor", direction=direction)
+    assert str(caught.value) == f"algorithm='vendor' cannot serve this convolution: {FOUR_AXES}"
+
+
+def test_when_all_refuse_all_say_why() -> None:
+    local = Problem("convolution", Geometry.window(1, 3, period=7), 1, 2, 3, (9,), torch.float32)
+    with pytest.raises(AlgorithmError) as caught:
+        choose(local)
+    assert str(caught.value) == (
+        "no algorithm serves this convolution. "
+        "vendor: the weights repeat with period (7,); PyTorch's convolutions share them with period 1. "
+        "reference: the weights repeat with period (7,); it needs period 1."
+    )
