@@ -865,7 +865,11 @@ def test_gradients_of_complex_numbers(algorithm: str) -> None:
     def run(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return striate.conv(x, weight, bias, stride=2, padding=((2, 1),), groups=2, algorithm=algorithm)
 
+    def run_transposed(x: Tensor, weight: Tensor) -> Tensor:
+        return striate.conv_transpose(x, weight, stride=2, padding=((2, 1),), algorithm=algorithm)
+
     assert torch.autograd.gradcheck(run, (x, weight, bias))
+    assert torch.autograd.gradcheck(run_transposed, (x, weight.detach()[:2].requires_grad_()))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -953,6 +957,15 @@ def test_autocast_converts_as_torch_s_own_does(dtype: torch.dtype, name: str) ->
         for algorithm in ALGORITHMS:  # autocast leaves float64 alone
             doubled = striate.conv(x.double(), weight.double(), algorithm=algorithm)
             same(doubled, F.conv2d(x.double(), weight.double()))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_autocast_lowers_the_numbers_but_not_the_sums(algorithm: str) -> None:
+    """256 + 1 + 1 is 258; bfloat16 steps by 2 there, so that adding one by one would stay at 256."""
+    x = torch.tensor([[[256.0, 1.0], [1.0, 0.0]]])
+    with torch.autocast("cpu", torch.bfloat16):
+        y = striate.conv(x, torch.ones(1, 2, 2), algorithm=algorithm)
+    assert (y.dtype, y.item()) == (torch.bfloat16, 258)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

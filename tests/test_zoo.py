@@ -11,7 +11,7 @@ import pytest
 from striate import zoo
 from striate.analysis import describe
 from striate.architecture import FC, Conv, Pool
-from striate.errors import DataError, NotationError, UnknownNameError
+from striate.errors import DataError, NotationError, OptionError, UnknownNameError
 from striate.notation import format, parse
 
 NAMES = ("lenet5", "vgg11", "vgg13", "vgg16", "vgg19")
@@ -188,3 +188,11 @@ def test_a_file_with_a_mistake_is_a_notation_error_with_the_line(tmp_path: Path)
     with pytest.raises(NotationError) as caught:
         zoo.architecture(path)
     assert str(caught.value).startswith("Line 3, column 4: No layer is called 'RELO'. Did you mean 'RELU'?")
+
+
+def test_what_is_no_network_is_refused() -> None:
+    with pytest.raises(OptionError) as caught:
+        zoo.architecture(3)
+    assert str(caught.value) == (
+        "a network is a notation text, a zoo name, a file with a text, or what striate.network made; got int."
+    )

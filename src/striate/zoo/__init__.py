@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import notation
 from ..architecture import Architecture
-from ..errors import DataError, unknown_name
+from ..errors import DataError, OptionError, unknown_name
 
 TEXT = re.compile(r"->|→|\n|^\s*INPUT(\s|#|$|[0-9]+(x[0-9]+)*\b(?!\.))", re.IGNORECASE)
 
@@ -62,14 +62,22 @@ def read(source: str | Path) -> str:
     raise unknown_name("network (nor a file)", written, names())
 
 
-def architecture(source: str | Path | Architecture) -> Architecture:
+def architecture(source: object) -> Architecture:
     """The network that a text, a zoo name or a file describes.
 
     Raises:
         NotationError: The text cannot be read.
         UnknownNameError: No such network.
+        OptionError: The source is none of these.
 
     >>> architecture("vgg16").classes
     1000
     """
-    return source if isinstance(source, Architecture) else notation.parse(read(source))
+    if isinstance(source, Architecture):
+        return source
+    if not isinstance(source, str | Path):
+        kind = type(source).__name__
+        raise OptionError(
+            f"a network is a notation text, a zoo name, a file with a text, or what striate.network made; got {kind}."
+        )
+    return notation.parse(read(source))
