@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
+
+# Tests run side by side, so each takes one thread: more would compete for the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

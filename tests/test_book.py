@@ -322,7 +322,7 @@ PUBLIC = [
     *("Architecture", "Axis", "Dataset", "Description", "Evaluation", "Geometry", "Plan", "Run"),
     *("algorithms", "avg_pool", "conv", "conv_transpose", "describe", "evaluate", "max_pool", "network", "plan"),
     *("predict", "train"),
-    *("errors", "nn", "zoo"),
+    *("datasets", "errors", "nn", "zoo"),
 ]
 public = pytest.mark.parametrize("name", PUBLIC[1:])
 

@@ -148,6 +148,19 @@ def test_what_is_neither_text_nor_name_nor_file(
     assert str(caught.value) == message
 
 
+NO_SOURCES = [(5, "int"), (None, "NoneType"), (b"lenet5", "bytes"), (["lenet5"], "list"), (Conv(3, 8), "Conv")]
+
+
+@pytest.mark.parametrize(("source", "kind"), NO_SOURCES)
+def test_what_is_no_source_of_a_network_at_all(source: Any, kind: str) -> None:
+    for make in (zoo.architecture, describe):
+        with pytest.raises(OptionError) as caught:
+            make(source)
+        assert str(caught.value) == (
+            f"a network is a notation text, a zoo name, a file with a text, or what striate.network made; got {kind}."
+        )
+
+
 def test_text_knows_the_zoo_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("small.txt").write_text("INPUT -> FC", encoding="utf-8")
@@ -187,7 +200,7 @@ def test_a_file_with_a_mistake_is_a_notation_error_with_the_line(tmp_path: Path)
     (path := tmp_path / "small.txt").write_text("# mine\nINPUT 1x4x4\n-> RELO\n", encoding="utf-8")
     with pytest.raises(NotationError) as caught:
         zoo.architecture(path)
-    assert str(caught.value).startswith("Line 3, column 4: No layer is called 'RELO'. Did you mean 'RELU'?")
+    assert str(caught.value).startswith(f"In {path}: Line 3, column 4: No layer is called 'RELO'. Did you mean 'RELU'?")
 
 
 def test_what_is_no_network_is_refused() -> None:

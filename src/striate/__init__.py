@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import datasets as datasets
     from . import errors as errors
     from . import nn as nn
     from . import zoo as zoo
@@ -55,7 +56,7 @@ _HOMES = {
     "max_pool": "pooling",
     "plan": "planning",
 }
-_MODULES = ("errors", "nn", "zoo")
+_MODULES = ("datasets", "errors", "nn", "zoo")
 
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 

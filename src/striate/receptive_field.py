@@ -83,12 +83,18 @@ class Reads:
 
     def through(self, axis: Axis, *, transposed: bool = False) -> Reads:
         """What the next feature map reads, after a window (or a transposed one)."""
-        size = len(self.sets)
-        outputs = axis.transposed_size(size) if transposed else axis.output_size(size)
-        merged = [0] * outputs
+        if transposed:
+            return self._back_through(axis)
+        axis.output_size(len(self.sets))
+        last = len(self.sets) + axis.after - axis.extent
+        starts = range(-axis.before, last + 1, axis.stride)
+        windows = _windows(self.sets, axis, starts[0])
+        return Reads(tuple(windows[start - starts[0]] for start in starts), self.inputs)
+
+    def _back_through(self, axis: Axis) -> Reads:
+        merged = [0] * axis.transposed_size(len(self.sets))
         for tap in range(axis.kernel):
-            written, read = tap_slices(axis, outputs if transposed else size, tap)
-            targets, origins = (read, written) if transposed else (written, read)
+            origins, targets = tap_slices(axis, len(merged), tap)
             for target, origin in zip(_positions(targets), _positions(origins), strict=True):
                 merged[target] |= self.sets[origin]
         return Reads(tuple(merged), self.inputs)
@@ -115,6 +121,28 @@ class Reads:
     def ever_read(self) -> int:
         """Input positions that at least one output reads."""
         return self.together().sets[0].bit_count()
+
+
+def _windows(sets: tuple[int, ...], axis: Axis, first: int) -> list[int]:
+    """The union over all taps of the window that starts at each position from ``first`` on.
+
+    Unions of 1, 2, 4, ... taps are built from each other, so the work grows with the logarithm of the kernel.
+    """
+    positions = range(first, len(sets) + max(axis.after, 0))
+    block = [sets[i] if 0 <= i < len(sets) else 0 for i in positions]
+    merged = [0] * len(block)
+    width, done, left = 1, 0, axis.kernel
+    while left:
+        if left & 1:
+            merged = _union(merged, block[done * axis.dilation :])
+            done += width
+        block = _union(block, block[width * axis.dilation :])
+        width, left = 2 * width, left >> 1
+    return merged
+
+
+def _union(longer: list[int], shorter: list[int]) -> list[int]:
+    return [a | b for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
 
 
 def _positions(positions: slice) -> range:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import notation
 from ..architecture import Architecture
-from ..errors import DataError, OptionError, unknown_name
+from ..errors import DataError, NotationError, OptionError, unknown_name
 
 TEXT = re.compile(r"->|→|\n|^\s*INPUT(\s|#|$|[0-9]+(x[0-9]+)*\b(?!\.))", re.IGNORECASE)
 
@@ -80,4 +80,9 @@ def architecture(source: object) -> Architecture:
         raise OptionError(
             f"a network is a notation text, a zoo name, a file with a text, or what striate.network made; got {kind}."
         )
-    return notation.parse(read(source))
+    try:
+        return notation.parse(written := read(source))
+    except NotationError as error:
+        if written == str(source):
+            raise
+        raise NotationError(f"In {source}: {error}") from None
