@@ -29,7 +29,7 @@ BOOK = [
     *("architecture", "notation", "zoo", "analysis"),  # II   the network on paper
     *("computing", "planning", "convolution", "pooling"),  # III  computing
     *("layers", "nn", "networks"),  # IV   networks
-    *("images", "datasets", "metrics", "checkpoint", "options", "prediction", "training"),  # V    data and training
+    *("images", "datasets", "metrics", "options", "checkpoint", "prediction", "training"),  # V    data and training
     *("pictures", "report", "showing", "runs", "cli"),  # VI   seeing, and the ways in
 ]
 ON_PAPER = BOOK[: BOOK.index("computing")]

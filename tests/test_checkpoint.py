@@ -17,7 +17,9 @@ from striate.datasets import Normalisation
 from striate.errors import CheckpointError
 
 TEXT = "INPUT 1x8x8 -> CONV 3x3x2 -> RELU -> FC 3"
-TRAINING = Training(options={"epochs": 3}, data="somewhere", pictures=7, history=[{"epoch": 1, "loss": 0.5}])
+TRAINING = Training(
+    options={"epochs": 3}, data="somewhere", pictures=7, digest="0", history=[{"epoch": 1, "loss": 0.5}]
+)
 
 
 @pytest.fixture
@@ -56,7 +58,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(tmp_path / "none.safetensors")
     assert str(caught.value) == (
-        f"{tmp_path / 'none.safetensors'}: there is no such checkpoint; train one with: striate train lenet5"
+        f"{tmp_path / 'none.safetensors'}: there is no such checkpoint; "
+        "train one with: striate train lenet5 --data fashion-mnist-mini"
     )
 
 
@@ -99,17 +102,23 @@ DAMAGE: list[dict[str, Any]] = [
     {"notation": "INPUT -> NONSENSE"},
     {"classes": "[1, 2]"},
     {"classes": "{"},
+    {"classes": "[" * 100_000},
+    {"classes": '["a", "b"]'},
+    {"classes": '["a", "b", "b"]'},
+    {"classes": '{"a": 1, "b": 2, "c": 3}'},
+    {"notation": "INPUT 1x8x8 -> CONV 9x9x3 padding=0 -> FC 3"},
+    {"training": '{"options": {"loss": "zzz"}, "data": null, "pictures": 1, "digest": "", "history": []}'},
     {"mean": '["x"]'},
     {"mean": "[0.5, 0.5]"},
     {"std": "[0.0]"},
     {"training": '{"options": 3}'},
-    {"training": '{"options": {}, "data": 7, "pictures": 1, "history": []}'},
-    {"training": '{"options": {}, "data": null, "pictures": 1, "history": [["a"]]}'},
+    {"training": '{"options": {}, "data": 7, "pictures": 1, "digest": "", "history": []}'},
+    {"training": '{"options": {}, "data": null, "pictures": 1, "digest": "", "history": [["a"]]}'},
     {"classes": None},
 ]
 
 
-@pytest.mark.parametrize("damage", DAMAGE, ids=json.dumps)
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: json.dumps(damage)[:60])
 def test_a_damaged_description(tmp_path: Path, damage: dict[str, Any]) -> None:
     path = tmp_path / "damaged.safetensors"
     header = {name: value for name, value in (HEADER | damage).items() if value is not None}
@@ -139,3 +148,11 @@ def test_building_a_network_leaves_the_random_numbers_of_the_caller_alone(writte
     torch.manual_seed(5)
     checkpoints.load(written).network()
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_a_hostile_description_allocates_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "huge.safetensors"
+    text = "INPUT 1x8x8 -> FC 999999999 -> FC 999999999 -> FC 3"
+    save_file({"fc1.weight": torch.ones(2)}, path, metadata=HEADER | {"notation": text})
+    with pytest.raises(CheckpointError, match="the weights belong to another network"):
+        checkpoints.load(path).network()

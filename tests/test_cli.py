@@ -131,16 +131,19 @@ NO_SUCH_PICTURE = (
     "Error: No picture is called 'curve'. Did you mean 'curves'? "
     "Known: accuracy, columns, confusion, curves, filters, mistakes.\n"
 )
-NO_SIZE = "Error: --input 28: expected whole numbers joined by x, as in 3x224x224 or 64x64.\n"
-NO_RUN = "Error: nowhere: there is no such checkpoint; train one with: striate train lenet5\n"
-NO_DATA = "Error: name a network and a data set to train, as in train('lenet5', 'fashion-mnist-mini').\n"
+NO_SIZE = "Error: --input 28: expected whole numbers joined by x, as in 3x224x224.\n"
+NO_RUN = "Error: nowhere: there is no such checkpoint; train one with: striate train lenet5 --data fashion-mnist-mini\n"
+NO_DATA = (
+    "Error: name a network and a data set to train, as in striate train lenet5 --data fashion-mnist-mini, "
+    "or striate.train('lenet5', 'fashion-mnist-mini').\n"
+)
 NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
 FAILURES: list[tuple[list[str], int, str]] = [
-    (["describe", "INPUT -> CNOV"], 1, NO_SUCH_LAYER),
-    (["describe", "lenet"], 1, NO_SUCH_NETWORK),
+    (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
+    (["describe", "lenet"], 2, NO_SUCH_NETWORK),
     (["describe", "lenet5", "--input", "28"], 2, NO_SIZE),
     (["evaluate", "nowhere"], 1, NO_RUN),
-    (["show", "nowhere", "--only", "curve"], 1, NO_SUCH_PICTURE),
+    (["show", "nowhere", "--only", "curve"], 2, NO_SUCH_PICTURE),
     (["train", "lenet5"], 2, NO_DATA),
     (["train", "lenet5", "--data", "fashion-mnist-mini", "--epochs", "0"], 2, NO_EPOCHS),
 ]

@@ -746,3 +746,10 @@ def test_real_photos(tmp_path: Path) -> None:
     standard = Normalisation.of(data.train.images)(data.train.images)
     torch.testing.assert_close(standard.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
     torch.testing.assert_close(standard.std((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-4)
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    part = Split(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 2]))
+    with pytest.raises(DataError) as caught:
+        Dataset("pets", ("cat", "cat", "dog"), part, part)
+    assert str(caught.value) == "pets: the class 'cat' is named more than once; each needs its own name."

@@ -556,3 +556,14 @@ def test_a_divisor_is_a_whole_number(divisor: Any) -> None:
         striate.avg_pool(torch.ones(1, 1, 5), 2, divisor=divisor)
     message = f"avg_pool: divisor must be a whole number other than 0, got divisor={divisor!r}."
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_autocast_changes_no_mean(dtype: torch.dtype, dilation: int) -> None:
+    """A mean is computed in the type of its input, dilated or not; 70,000 is beyond float16."""
+    x = torch.full((1, 1, 5, 5), 70_000.0)
+    with torch.autocast("cpu", dtype):
+        y = striate.avg_pool(x, 3, dilation=dilation, stride=1)
+    torch.testing.assert_close(y, torch.full_like(y, 70_000.0), rtol=1e-6, atol=0)
+    assert y.dtype == torch.float32

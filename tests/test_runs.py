@@ -208,7 +208,10 @@ def test_what_cannot_be_trained_is_said_before_training(bars: Any, bars_folder: 
         (
             {"network": TEXT},
             OptionError,
-            "name a network and a data set to train, as in train('lenet5', 'fashion-mnist-mini').",
+            (
+                "name a network and a data set to train, as in striate train lenet5 --data fashion-mnist-mini, "
+                "or striate.train('lenet5', 'fashion-mnist-mini')."
+            ),
         ),
     ]
     for arguments, kind, message in cases:
@@ -248,3 +251,66 @@ def test_bad_pictures_are_named(bars_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=str(broken)):
         striate.train(TEXT, copy, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_other_pictures_of_the_same_number_are_not_the_same_data(bars: Any, tmp_path: Path) -> None:
+    with pytest.raises(StopError):
+        striate.train(TEXT, bars, out=tmp_path / "run", epochs=2, on_epoch=until(1))
+    inverted = striate.datasets.Split(255 - bars.train.images, bars.train.labels)
+    other = striate.Dataset("inverted", bars.classes, inverted, bars.test)
+    with pytest.raises(CheckpointError) as caught:
+        striate.train(resume=tmp_path / "run", data=other)
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'}: the pictures or labels of inverted have changed since it was trained; "
+        "a run can only go on with the same data."
+    )
+
+
+def test_resume_refuses_another_folder_and_fewer_epochs(bars: Any, tmp_path: Path) -> None:
+    run = striate.train(TEXT, bars, out=tmp_path / "run", epochs=2, schedule="constant")
+    with pytest.raises(OptionError) as caught:
+        striate.train(resume=run.folder, data=bars, out="elsewhere")
+    assert str(caught.value) == f"{run.folder}: a resumed run stays in its folder; leave out='elsewhere' out."
+    with pytest.raises(OptionError) as caught:
+        striate.train(resume=run.folder, data=bars, epochs=1)
+    assert str(caught.value) == f"{run.folder}: 2 epochs are done already, more than 1."
+
+
+def test_a_run_needs_a_folder_of_its_own(bars: Any, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    for out, reason in ((tmp_path / "photos", "is not empty"), (tmp_path / "photos" / "a.png", "is a file")):
+        with pytest.raises(OptionError) as caught:
+            striate.train("INPUT -> FC", bars, out=out, epochs=1)
+        assert str(caught.value) == f"{out}: {reason}; a run needs a folder of its own."
+
+
+def test_batch_normalisation_of_one_picture_is_refused_before_training(bars: Any, tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as caught:
+        striate.train("INPUT -> FC 8 -> BN -> FC", bars, out=tmp_path / "run", batch_size=179)
+    assert str(caught.value) == (
+        "bn1 cannot normalise a batch of 1 picture, which batch_size=179 leaves of 180; "
+        "give another batch_size, or leave out BN."
+    )
+    assert striate.train("INPUT -> CONV3-2 -> BN -> FC", bars, out=tmp_path / "maps", batch_size=1, epochs=1).history
+    assert striate.train("INPUT -> FC 8 -> BN -> FC", bars, out=tmp_path / "run", batch_size=90, epochs=1).history
+
+
+def test_a_network_larger_than_memory_is_refused_in_words(bars: Any, tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as caught:
+        striate.train("INPUT -> FC 999999999 -> FC", bars, out=tmp_path / "run")
+    assert str(caught.value) == "the network's 67,999,999,935 parameters need more memory than there is."
+
+
+def test_a_folder_is_found_again_from_anywhere(
+    bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bars_folder.parent)
+    run = striate.train("INPUT -> FC", "bars", out=tmp_path / "run", epochs=1)
+    monkeypatch.chdir(tmp_path)
+    assert striate.evaluate(run.folder).accuracy == run.metrics["accuracy"]
+
+
+def test_commands_to_copy_quote_the_folder(bars: Any, tmp_path: Path) -> None:
+    run = striate.train("INPUT -> FC", bars, out=tmp_path / "a; echo b", epochs=1)
+    assert f"striate predict '{tmp_path}/a; echo b' photo.png" in run.report.read_text().replace("&#39;", "'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -19,10 +20,10 @@ from striate.training import Trainer, rate
 TEXT = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
 
 
-def trainer(data: Any, **given: Any) -> Trainer:
+def trainer(data: Any, text: str = TEXT, **given: Any) -> Trainer:
     options = options_of({"epochs": 3, "batch_size": 32, **given})
     with training.randomness(options.seed, -1):
-        network = striate.network(TEXT)
+        network = striate.network(text)
     return Trainer(network, data, Normalisation.of(data.train.images), options, [])
 
 
@@ -117,12 +118,17 @@ def test_progress_counts_the_steps(bars: Any) -> None:
     assert seen == [(1, 2, "epoch 1 of 3"), (2, 2, "epoch 1 of 3")]
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(bars: Any) -> None:
-    ours = trainer(bars, optimizer="sgd", learning_rate=1e30, schedule="constant")
+@pytest.mark.parametrize(
+    ("text", "rate", "became"), [(TEXT, 1e30, "nan"), ("INPUT 1x8x8 -> FC 3", 1e6, r"[0-9.]+e\+[0-9]+")]
+)
+def test_a_loss_that_runs_away_stops_with_advice(bars: Any, text: str, rate: float, became: str) -> None:
+    ours = trainer(bars, text, optimizer="sgd", learning_rate=rate, schedule="constant")
     with pytest.raises(OptionError) as caught:
         ours.epoch(quiet)
-    assert str(caught.value) == (
-        "the loss became nan in epoch 1: learning_rate=1e+30 is too high for this network; try 1e+29."
+    assert re.fullmatch(
+        rf"the loss became {became} in epoch 1 \(guessing would give 1\.1\): "
+        rf"learning_rate={re.escape(f'{rate:g}')} is too high for this network; try {re.escape(f'{rate / 10:g}')}\.",
+        str(caught.value),
     )
     assert ours.history == []
 

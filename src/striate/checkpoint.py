@@ -6,7 +6,7 @@ The format is safetensors: numbers and text, never code. The text that describes
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from . import files, notation
+from .analysis import analyse
 from .datasets import Normalisation
-from .errors import CheckpointError, NotationError, StriateError
+from .errors import CheckpointError, StriateError
 from .networks import Network, network
+from .options import options_of
 
 FORMAT = "striate checkpoint 1"
 FILE = "checkpoint.safetensors"
@@ -32,6 +34,7 @@ class Training(BaseModel):
         options: Those of :class:`striate.options.Options`.
         data: The data set's name or folder; None if it was in memory.
         pictures: How many it was trained on.
+        digest: Of these pictures and their labels, so that a run goes on with the same ones only.
         history: Figures of each finished epoch.
     """
 
@@ -40,6 +43,7 @@ class Training(BaseModel):
     options: dict[str, Any]
     data: str | None
     pictures: int
+    digest: str
     history: list[dict[str, float]]
 
 
@@ -69,14 +73,19 @@ class Checkpoint:
         Raises:
             CheckpointError: The weights are of another network than the notation says.
         """
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # nothing is allocated until the weights are known to fit
             built = network(self.notation)
-        fit(built, self.weights)
+        fit(built, self.weights, assign=True)
         return built.eval()
 
 
-def fit(built: Network, weights: Mapping[str, Tensor]) -> None:
+def fit(built: Network, weights: Mapping[str, Tensor], *, assign: bool = False) -> None:
     """Load weights into a network, exactly.
+
+    Args:
+        built: The network.
+        weights: Its state dict.
+        assign: Take copies of these tensors in place of the network's own, which may have no memory yet.
 
     Raises:
         CheckpointError: A name or shape differs; the message shows the first few.
@@ -94,7 +103,7 @@ def fit(built: Network, weights: Mapping[str, Tensor]) -> None:
             f"the weights belong to another network than {notation.format(built.architecture)}: "
             f"{'; '.join(differences[:3])}{more}."
         )
-    built.load_state_dict(dict(weights))
+    built.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=assign)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -129,7 +138,9 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint; train one with: striate train lenet5")
+        raise CheckpointError(
+            f"{path}: there is no such checkpoint; train one with: striate train lenet5 --data fashion-mnist-mini"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -145,25 +156,31 @@ def load(path: str | Path) -> Checkpoint:
         )
     try:
         return _read(header, tensors)
-    except (KeyError, TypeError, ValueError, StriateError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, StriateError) as error:
         raise CheckpointError(f"{path}: its description is damaged ({error}).") from None
 
 
 def _read(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
-    notation.parse(header["notation"])
+    outputs = analyse(notation.parse(header["notation"])).rows[-1].output_shape
+    training = None if header["training"] == "null" else Training.model_validate_json(header["training"])
+    if training is not None:
+        options_of(training.options)
     return Checkpoint(
         notation=header["notation"],
-        classes=_strings(json.loads(header["classes"])),
+        classes=_names(json.loads(header["classes"]), outputs),
         normalisation=Normalisation(tuple(json.loads(header["mean"])), tuple(json.loads(header["std"]))),
         weights={name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMIZER)},
         optimizer={
             name.removeprefix(OPTIMIZER): tensor for name, tensor in tensors.items() if name.startswith(OPTIMIZER)
         },
-        training=None if header["training"] == "null" else Training.model_validate_json(header["training"]),
+        training=training,
     )
 
 
-def _strings(values: Sequence[Any]) -> tuple[str, ...]:
-    if not all(isinstance(value, str) for value in values):
-        raise NotationError(f"class names must be texts, got {values!r}.")
+def _names(values: Any, outputs: tuple[int, ...]) -> tuple[str, ...]:
+    """The class names: one text for each output, all different."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise CheckpointError(f"class names must be a list of texts, got {values!r:.200}.")
+    if len(set(values)) < len(values) or outputs != (len(values),):
+        raise CheckpointError(f"{len(set(values))} different class names do not fit the network's output {outputs}.")
     return tuple(values)

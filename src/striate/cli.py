@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import OptionError, StriateError
+from .errors import NotationError, OptionError, StriateError, UnknownNameError
 
 app = typer.Typer(
     add_completion=False,
@@ -25,6 +26,9 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Network = Annotated[str, typer.Argument(help="A network text, the name of a zoo network, or a file with a text.")]
 Run = Annotated[str, typer.Argument(help="A run's folder, or its checkpoint file.")]
+
+
+WRONG_USAGE = (OptionError, UnknownNameError, NotationError)
 
 
 def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -41,7 +45,9 @@ def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 function(*arguments, **options)
             except StriateError as error:
                 typer.echo(f"Error: {error}", err=True)
-                raise typer.Exit(2 if isinstance(error, OptionError) else 1) from None
+                raise typer.Exit(
+                    2 if isinstance(error, OptionError | UnknownNameError | NotationError) else 1
+                ) from None
             except KeyboardInterrupt as stop:
                 typer.echo(str(stop) or "Stopped.", err=True)
                 raise typer.Exit(1) from None
@@ -63,7 +69,7 @@ def describe(
     """Print a network's exact table: shapes, parameters, multiply-adds, memory, receptive fields."""
     from .analysis import describe as table
 
-    found = table(network, _numbers("--input", input), filters=filters, hidden=hidden, classes=classes)
+    found = table(network, _numbers("--input", input, "3x224x224"), filters=filters, hidden=hidden, classes=classes)
     _show(found.to_dict(), str(found), as_json)
 
 
@@ -83,7 +89,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.  [auto]")] = None,
     filters: Annotated[int | None, typer.Option(help="Of every CONV that the text leaves open.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Features of every FC left open, but the last.")] = None,
-    size: Annotated[str | None, typer.Option(help="Height and width to bring pictures to, as 64x64.")] = None,
+    size: Annotated[str | None, typer.Option(help="Height and width to bring pictures to, as 64x64 or 64.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder of the run.  [a new one under runs/]")] = None,
     resume: Annotated[str | None, typer.Option(help="Folder of an interrupted run to go on with.")] = None,
     as_json: AsJson = False,
@@ -104,7 +110,7 @@ def train(
         "device": device,
         "filters": filters,
         "hidden": hidden,
-        "size": _numbers("--size", size),
+        "size": _square(_numbers("--size", size, "64x64", fewest=1)),
     }
     options = {name: value for name, value in given.items() if value is not None}
     with _progress() as (bar, line):
@@ -159,8 +165,7 @@ def predict(
 
     found = prediction.predict(run, pictures)
     lines = [
-        f"{p.picture}: "
-        + ", ".join(f"{name} {100 * share:.1f} %" for name, share in list(p.probabilities.items())[:top])
+        f"{p.picture}: " + ", ".join(f"{name} {_percent(share)}" for name, share in list(p.probabilities.items())[:top])
         for p in found
     ]
     _show([p.to_dict() for p in found], "\n".join(lines), as_json)
@@ -221,17 +226,25 @@ def _run_text(run: Any) -> str:
         f"Accuracy {100 * run.metrics['accuracy']:.2f} % on the test pictures, "
         f"{run.images_per_second:,.0f} pictures per second while training.\n"
         f"Report:     {run.report}\nCheckpoint: {run.checkpoint}\n"
-        f"Predict:    striate predict {run.folder} PICTURE..."
+        f"Predict:    striate predict {shlex.quote(str(run.folder))} PICTURE..."
     )
 
 
-def _numbers(option: str, written: str | None) -> tuple[int, ...] | None:
+def _numbers(option: str, written: str | None, example: str, fewest: int = 2) -> tuple[int, ...] | None:
     if written is None:
         return None
     parts = written.lower().split("x")
-    if len(parts) < 2 or not all(part.isdecimal() and int(part) for part in parts):
-        raise OptionError(f"{option} {written}: expected whole numbers joined by x, as in 3x224x224 or 64x64.")
+    if len(parts) < fewest or not all(part.isdecimal() and int(part) for part in parts):
+        raise OptionError(f"{option} {written}: expected whole numbers joined by x, as in {example}.")
     return tuple(map(int, parts))
+
+
+def _square(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    return numbers * 2 if numbers is not None and len(numbers) == 1 else numbers
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
 
 
 def _show(values: Any, text: str, as_json: bool) -> None:

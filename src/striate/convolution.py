@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import padding as padding_words
-from .computing import Problem, find, vendor
+from .computing import Problem, as_given, autocasts, find, vendor
 from .errors import GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen
 from .planning import choose, towards
@@ -162,12 +161,8 @@ def conv_transpose(
 def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:
     """Shape, the type to compute in (autocast's, where that is on and applies) and kind of device."""
     device = tensor.device.type
-    lowered = _autocasts(device) and tensor.dtype.is_floating_point and tensor.dtype != torch.float64
+    lowered = autocasts(device) and tensor.dtype.is_floating_point and tensor.dtype != torch.float64
     return tensor.shape, torch.get_autocast_dtype(device) if lowered else tensor.dtype, device
-
-
-def _autocasts(device: str) -> bool:
-    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def _run(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, algorithm: str | None) -> Tensor:
@@ -182,7 +177,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, algorithm:
     if call.vendor:
         y = vendor.Convolution().call(batched, weight, bias if per_channel else None, problem)
     else:
-        with torch.autocast(problem.device, enabled=False) if _autocasts(problem.device) else nullcontext():
+        with as_given(problem.device):
             y = convolve(batched.to(problem.dtype), weight.to(problem.dtype), problem, algorithm)
     if bias is not None and not (call.vendor and per_channel):
         y = y + (bias.view(-1, *(1 for _ in problem.size)) if per_channel else bias).to(y.dtype)

@@ -93,6 +93,9 @@ class Dataset:
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
             raise DataError(f"{self.name}: a classifier needs at least 2 classes, got {len(self.classes)}.")
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise DataError(f"{self.name}: the class {twice!r} is named more than once; each needs its own name.")
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise DataError(f"{self.name}: the shapes differ: train is {self.train!r}, test is {self.test!r}.")
         for part, split in (("train", self.train), ("test", self.test)):

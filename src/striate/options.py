@@ -41,7 +41,9 @@ class Options(BaseModel):
         None, ge=0, allow_inf_nan=False, description=f"Pull of the weights towards zero; not given, {_listed(DECAYS)}."
     )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Of the arithmetic in the network.")
-    seed: int = Field(0, ge=0, description="Of every random choice: first weights, order, dropout, held-out pictures.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Of every random choice: first weights, order, dropout, held-out pictures."
+    )
     device: str = Field("auto", description='"auto" takes a GPU if there is one.')
     filters: int | None = Field(None, ge=1, description="Of every CONV that the text leaves open.")
     hidden: int | None = Field(None, ge=1, description="Features of every FC that the text leaves open, but the last.")

@@ -27,7 +27,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
+from matplotlib.font_manager import findSystemFonts, fontManager
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -100,8 +100,13 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
 @lru_cache
 def _families(ascii_only: bool) -> list[str]:
     """The font, with those that also have Chinese, Japanese and Korean letters if the machine has any."""
-    installed = set() if ascii_only else set(fontManager.get_font_names())
-    return ["DejaVu Sans", *(family for family in _FALLBACKS if family in installed)]
+    if ascii_only:
+        return ["DejaVu Sans"]
+    # The list of fonts may be older than the fonts themselves.
+    for path in () if set(_FALLBACKS) & set(fontManager.get_font_names()) else findSystemFonts():
+        if any(word in path for word in ("CJK", "SourceHan", "wqy")):
+            fontManager.addfont(path)
+    return ["DejaVu Sans", *(family for family in _FALLBACKS if family in fontManager.get_font_names())]
 
 
 def _printable(text: str) -> str:

@@ -43,7 +43,7 @@ def max_pool(
 
     Returns:
         The pooled values; with ``return_switches`` the pair of values and switches, the int64 positions in the
-        flattened spatial axes of x (the first on a tie).
+        flattened spatial axes of x (the first on a tie; among several NaNs, any of them).
 
     Raises:
         GeometryError: The window does not fit x, one of its positions would read only padding, or x is complex.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from . import checkpoint as checkpoints
 from . import datasets, files, notation, showing, training, zoo
-from .architecture import DEFAULTS, Architecture
+from .analysis import analyse
+from .architecture import DEFAULTS, Architecture, BatchNorm
 from .checkpoint import Checkpoint, Training
 from .datasets import Dataset, Normalisation
 from .errors import CheckpointError, OptionError, OutputError
@@ -74,8 +79,11 @@ def train(
         CheckpointError: The run cannot be resumed.
         OutputError: The run cannot be written.
     """
-    start = _resumed(resume, network, data, options) if resume is not None else _fresh(network, data, options, progress)
-    folder = Path(resume) if resume is not None else _new_folder(out, start.name)
+    if resume is not None:
+        start, folder = _resumed(resume, network, data, out, options), Path(resume)
+    else:
+        start = _fresh(network, data, options, progress)
+        folder = _new_folder(out, start.name)
     trainer = _trainer(start)
     tick = progress or (lambda done, total, what: None)
     _save(folder, start, trainer)
@@ -89,7 +97,7 @@ def train(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"Stopped after {len(trainer.history)} of {start.options.epochs} epochs, which are kept in {folder}; "
-            f"go on with: striate train --resume {folder}"
+            f"go on with: striate train --resume {shlex.quote(str(folder))}"
         ) from None
     return _finish(folder, start, trainer, evaluation)
 
@@ -106,10 +114,18 @@ class _Start:
     normalisation: Normalisation
     checkpoint: Checkpoint | None = None
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the training pictures and their labels."""
+        return _digest(self.data)
+
 
 def _fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher | None) -> _Start:
     if network is None or data is None:
-        raise OptionError("name a network and a data set to train, as in train('lenet5', 'fashion-mnist-mini').")
+        raise OptionError(
+            "name a network and a data set to train, as in striate train lenet5 --data fashion-mnist-mini, "
+            "or striate.train('lenet5', 'fashion-mnist-mini')."
+        )
     options = options_of(given)
     paper = zoo.architecture(network)
     named = not isinstance(network, Architecture) and str(network) in zoo.names()
@@ -120,9 +136,27 @@ def _fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher 
     known: dict[str, Any] = DEFAULTS | {"input": loaded.shape, "classes": len(loaded.classes)}
     bound = bound.bind(**{name: known[name] for name in bound.open})
     _check_fit(bound, loaded)
-    source = None if isinstance(data, Dataset) else str(data)
+    _check_batches(bound, options, len(loaded.train))
+    source = None if isinstance(data, Dataset) else _source(data)
     name = f"{network if named else 'network'}-{loaded.name}"
     return _Start(name, options, loaded, source, bound, Normalisation.of(loaded.train.images))
+
+
+def _source(data: str | Path) -> str:
+    """A data set's own name, or its folder's whole path, so that it is found again from anywhere."""
+    return str(data) if data in datasets.BUNDLED else str(Path(data).expanduser().resolve())
+
+
+def _check_batches(paper: Architecture, options: Options, count: int) -> None:
+    """Refuse a batch of one picture where batch normalisation would have a single value for each channel."""
+    size = count if options.batch_size == "full" else min(options.batch_size, count)
+    lone = size == 1 or count % size == 1
+    for node, row in zip(paper, analyse(paper).rows, strict=True):
+        if lone and isinstance(node.operation, BatchNorm) and prod(row.output_shape[1:]) == 1:
+            raise OptionError(
+                f"{node.name} cannot normalise a batch of 1 picture, which batch_size={options.batch_size} leaves of "
+                f"{count}; give another batch_size, or leave out BN."
+            )
 
 
 def _loaded(data: Any, paper: Architecture | None, options: Options, progress: Watcher | None) -> Dataset:
@@ -151,10 +185,12 @@ def _check_fit(paper: Architecture, data: Dataset) -> None:
         raise OptionError(f"the network {ending}, but {data.name} has {count} classes; end it in FC, or FC {count}.")
 
 
-def _resumed(resume: str | Path, network: Any, data: Any, given: Mapping[str, Any]) -> _Start:
+def _resumed(resume: str | Path, network: Any, data: Any, out: Any, given: Mapping[str, Any]) -> _Start:
     """Where an interrupted run stands."""
     found = checkpoints.load(Path(resume))
     path = Path(resume)
+    if out is not None:
+        raise OptionError(f"{path}: a resumed run stays in its folder; leave out={str(out)!r} out.")
     if not path.is_dir() or found.training is None:
         raise CheckpointError(f"{path}: resume takes the folder of a run.")
     stored = found.training.options
@@ -173,6 +209,8 @@ def _resumed(resume: str | Path, network: Any, data: Any, given: Mapping[str, An
             f"{path}: its schedule was laid out for {stored['epochs']} epochs; "
             "only a run with the constant schedule can be prolonged."
         )
+    if options.epochs < len(found.training.history):
+        raise OptionError(f"{path}: {len(found.training.history)} epochs are done already, more than {options.epochs}.")
     source = found.training.data if data is None else data
     if source is None:
         raise OptionError(f"{path}: was trained on data in memory; give it again.")
@@ -188,15 +226,31 @@ def _resumed(resume: str | Path, network: Any, data: Any, given: Mapping[str, An
             f"{path}: was trained on {found.training.pictures} pictures, {loaded.name} has {count} now; "
             "a run can only go on with the same data."
         )
-    source = None if isinstance(source, Dataset) else str(source)
+    if _digest(loaded) != found.training.digest:
+        raise CheckpointError(
+            f"{path}: the pictures or labels of {loaded.name} have changed since it was trained; "
+            "a run can only go on with the same data."
+        )
+    source = None if isinstance(source, Dataset) else _source(source)
     return _Start(path.name, options, loaded, source, paper, found.normalisation, found)
+
+
+def _digest(data: Dataset) -> str:
+    """Of the training pictures and their labels."""
+    parts = (data.train.images, data.train.labels)
+    return sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()
 
 
 def _new_folder(out: str | Path | None, name: str) -> Path:
     if out is not None:
-        if (Path(out) / checkpoints.FILE).exists():
+        folder = Path(out)
+        if folder.exists() and not folder.is_dir():
+            raise OptionError(f"{out}: is a file; a run needs a folder of its own.")
+        if (folder / checkpoints.FILE).exists():
             raise OptionError(f"{out}: holds a run already; resume it, or choose another folder.")
-        return Path(out)
+        if folder.exists() and any(folder.iterdir()):
+            raise OptionError(f"{out}: is not empty; a run needs a folder of its own.")
+        return folder
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
@@ -211,8 +265,14 @@ def _new_folder(out: str | Path | None, name: str) -> Path:
 
 def _trainer(start: _Start) -> Trainer:
     """The network and optimiser, as new or as the checkpoint left them."""
-    with training.randomness(start.options.seed, -1):
-        network = Network(start.architecture)
+    try:
+        with training.randomness(start.options.seed, -1):
+            network = Network(start.architecture)
+    except RuntimeError as error:
+        if "alloc" not in str(error):
+            raise
+        count = analyse(start.architecture).totals.parameters
+        raise OptionError(f"the network's {count:,} parameters need more memory than there is.") from None
     history: list[dict[str, float]] = []
     if start.checkpoint and start.checkpoint.training:
         history = start.checkpoint.training.history
@@ -235,6 +295,7 @@ def _save(folder: Path, start: _Start, trainer: Trainer) -> None:
             options=start.options.model_dump(mode="json"),
             data=start.source,
             pictures=len(start.data.train),
+            digest=start.digest,
             history=trainer.history,
         ),
     )

@@ -126,7 +126,7 @@ def write_report(m: Material) -> Path:
     described = describe(m.classifier.network)
     seconds = sum(figures["seconds"] for figures in m.history)
     speed = len(m.data.train) * len(m.history) / max(seconds, 1e-9)
-    run = m.folder.as_posix()
+    run = shlex.quote(m.folder.as_posix())
     facts = {
         "Training pictures": f"{len(m.data.train):,}",
         "Parameters": f"{described.totals.parameters:,}",

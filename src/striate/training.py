@@ -18,6 +18,7 @@ from .options import Options
 from .prediction import LOSSES, Classifier
 
 RESIDENT = 2**30
+DIVERGED = 1000  # times the loss of guessing
 
 Watcher = Callable[[int, int, str], None]
 
@@ -77,9 +78,13 @@ class Trainer:
 
     def _finish(self, number: int, figures: dict[str, float], seconds: float) -> Evaluation:
         evaluation = self.classifier.evaluate(self.data.test, self.options.loss)
-        if not math.isfinite(figures["train_loss"]) or not math.isfinite(evaluation.loss):
+        guessing = math.log(len(self.data.classes))
+        worst = max(
+            (figures["train_loss"], evaluation.loss), key=lambda loss: loss if math.isfinite(loss) else math.inf
+        )
+        if not worst < DIVERGED * guessing:
             raise OptionError(
-                f"the loss became {figures['train_loss']} in epoch {number + 1}: "
+                f"the loss became {worst:.2g} in epoch {number + 1} (guessing would give {guessing:.2g}): "
                 f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}."
             )
         test = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -54,6 +55,16 @@ class Problem:
         if self.operation == "convolution":
             return self.batch * cost.multiply_adds(self.geometry, self.in_channels, self.out_channels, self.size)
         return self.batch * self.in_channels * prod(self.output_size) * prod(self.geometry.kernel)
+
+
+def autocasts(device: str) -> bool:
+    """Whether PyTorch's autocast is on for this kind of device."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def as_given(device: str) -> AbstractContextManager[Any]:
+    """A block in which autocast changes no type: what runs inside has chosen its types already."""
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
 
 
 class Algorithm(Protocol):

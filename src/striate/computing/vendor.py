@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..geometry import Axis
-from .interface import Problem, register
+from .interface import Problem, as_given, register
 from .reference import accumulator
 
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -160,7 +160,8 @@ class WindowConvolution(_Vendor):
         x = x.to(accumulator(dtype))
         ones = x.new_full((1, 1, *problem.geometry.kernel), 1.0)
         padded = pad(x, tuple((axis.before, axis.after) for axis in axes)).flatten(0, 1).unsqueeze(1)
-        total = CONV[len(axes)](padded, ones, None, [a.stride for a in axes], 0, [a.dilation for a in axes])
+        with as_given(problem.device):
+            total = CONV[len(axes)](padded, ones, None, [a.stride for a in axes], 0, [a.dilation for a in axes])
         return (total / problem.divisor).view(*x.shape[:2], *total.shape[2:]).to(dtype)
 
 
