@@ -19,6 +19,8 @@ def poison_uninitialised_memory(request: pytest.FixtureRequest, monkeypatch: pyt
         return
     import torch
 
+    with torch.device("cpu"):
+        torch.empty(0)  # makes torch.device learn which functions it steers, before one of them is replaced
     real, real_like = torch.empty, torch.empty_like
 
     def poison(tensor: torch.Tensor) -> torch.Tensor:
