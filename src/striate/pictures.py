@@ -668,7 +668,7 @@ def _scores(
 def to_png(figure: Figure, dpi: float = 150, margin: float = 0.0) -> bytes:
     """The figure as a PNG file of ``(inches + 2 * margin) * dpi`` pixels, the same bytes for the same figure."""
     stream = io.BytesIO()
-    frame = Bbox([[0, 0], figure.get_size_inches()]).padded(margin)
+    frame = Bbox.from_bounds(0, 0, *figure.get_size_inches()).padded(margin)
     with _quiet():
         figure.savefig(stream, format="png", dpi=dpi, bbox_inches=frame, metadata={"Software": None})
     return stream.getvalue()

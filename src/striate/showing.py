@@ -130,7 +130,7 @@ def write_report(m: Material) -> Path:
     facts = {
         "Training pictures": f"{len(m.data.train):,}",
         "Parameters": f"{described.totals.parameters:,}",
-        "Multiply-adds per picture": f"{described.totals.macs:,}",
+        "Multiply-adds": f"{described.totals.macs:,}",
         "Epochs": f"{len(m.history)}",
         "Training time": f"{seconds:.1f} s",
         "Pictures per second": f"{speed:,.0f}",
