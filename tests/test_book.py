@@ -30,7 +30,7 @@ BOOK = [
     *("computing", "planning", "convolution", "pooling"),  # III  computing
     *("layers", "nn", "networks"),  # IV   networks
     *("images", "datasets", "metrics", "options", "checkpoint", "prediction", "training"),  # V    data and training
-    *("pictures", "report", "showing", "runs", "cli"),  # VI   seeing, and the ways in
+    *("rendering", "pictures", "report", "showing", "runs", "cli"),  # VI   seeing, and the ways in
 ]
 ON_PAPER = BOOK[: BOOK.index("computing")]
 COMPUTING = ["interface", "reference", "vendor", "__init__"]

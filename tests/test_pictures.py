@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from striate import pictures
+from striate import pictures, rendering
 from striate.metrics import Evaluation
 
 CHINESE = ("猫", "小熊猫", "a $x$ & <b>", "空")
@@ -80,12 +80,12 @@ def boxes(figure: Figure) -> list[tuple[str, float]]:
 
 @pytest.fixture(scope="module")
 def svgs() -> dict[str, str]:
-    return {name: pictures.to_svg(draw()) for name, draw in FIGURES.items()}
+    return {name: rendering.to_svg(draw()) for name, draw in FIGURES.items()}
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_drawn_the_same_every_time(name: str, svgs: dict[str, str]) -> None:
-    assert pictures.to_svg(FIGURES[name]()) == svgs[name]
+    assert rendering.to_svg(FIGURES[name]()) == svgs[name]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -109,33 +109,24 @@ def test_ids_never_collide_in_a_page_and_every_reference_has_its_target(svgs: di
 
 def test_colors_are_replaced_in_styles_and_nowhere_else() -> None:
     names = (pictures.BLUE, "id=&quot;", "--> ]]>")
-    svg = pictures.to_svg(pictures.confusion(evaluation(names)), colors={pictures.BLUE: "var(--blue)"})
+    svg = rendering.to_svg(pictures.confusion(evaluation(names)), colors={pictures.BLUE: "var(--blue)"})
     text = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert all(name in text for name in names)
     assert "fill: var(--blue)" in svg
     assert svg.count(pictures.BLUE) == 2  # the class name, at its row and at its column
 
 
-def test_a_png_has_the_size_that_was_asked_for_and_the_same_bytes_each_time() -> None:
-    files = [pictures.to_png(FIGURES["confusion"](), dpi=80) for _ in range(2)]
-    width, height = FIGURES["confusion"]().get_size_inches()
-    assert files[0] == files[1]
-    assert Image.open(io.BytesIO(files[0])).size == (int(width * 80), int(height * 80))
-    framed = pictures.to_png(FIGURES["confusion"](), dpi=80, margin=0.25)
-    assert Image.open(io.BytesIO(framed)).size == (int((width + 0.5) * 80), int((height + 0.5) * 80))
-
-
 def test_letters_without_a_font_warn_nobody_and_stay_letters_in_an_svg(svgs: dict[str, str]) -> None:
     drawn = pictures.confusion(evaluation(("\u1f9ff \U00013080", "\x00bad\nline")))
-    assert pictures.to_png(drawn, dpi=50)
-    assert "\U00013080" in pictures.to_svg(drawn)
-    assert "\N{REPLACEMENT CHARACTER}bad line" in pictures.to_svg(drawn)
+    assert rendering.to_png(drawn, dpi=50)
+    assert "\U00013080" in rendering.to_svg(drawn)
+    assert "\N{REPLACEMENT CHARACTER}bad line" in rendering.to_svg(drawn)
     assert "小熊猫" in svgs["confusion"]
 
 
 def test_drawing_changes_no_global_setting() -> None:
     before = dict(matplotlib.rcParams)
-    pictures.to_svg(FIGURES["filters"]())
+    rendering.to_svg(FIGURES["filters"]())
     assert dict(matplotlib.rcParams) == before
 
 
@@ -236,7 +227,7 @@ def test_a_large_photograph_is_reduced_and_smoothed_and_a_small_one_keeps_its_pi
     large, small = (torch.zeros(60, 3, size, size, dtype=torch.uint8) for size in (1000, 8))
     drawn = [pictures.mistakes(images, evaluation(), 1) for images in (large, small)]
     assert [max(tiles(figure)[0].shape) < 200 for figure in drawn] == [True, True]
-    assert ["pixelated" in pictures.to_svg(figure) for figure in drawn] == [False, True]
+    assert ["pixelated" in rendering.to_svg(figure) for figure in drawn] == [False, True]
 
 
 def test_signed_filters_have_the_color_of_each_weight() -> None:
@@ -245,7 +236,7 @@ def test_signed_filters_have_the_color_of_each_weight() -> None:
     expected = [[pictures.SIGNED(0), pictures.SIGNED(255)], [pictures.SIGNED(383), pictures.SIGNED(510)]]
     np.testing.assert_allclose(tiles(figure)[0] / 255, np.array(expected)[..., :3], atol=1 / 255)
     assert texts(figure) == ["edge", "the filter of 2 × 2"]
-    png = np.asarray(Image.open(io.BytesIO(pictures.to_png(figure, dpi=100))).convert("RGB"))
+    png = np.asarray(Image.open(io.BytesIO(rendering.to_png(figure, dpi=100))).convert("RGB"))
     for row, column in np.ndindex(2, 2):  # the tile begins 0.6 inches from the top and is one inch wide
         np.testing.assert_array_equal(png[85 + 50 * row, 25 + 50 * column], tiles(figure)[0][row, column])
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import pictures
+from . import pictures, rendering
 from .metrics import Evaluation
 
 Columns = tuple[Sequence[tuple[str, Tensor]], Tensor, Sequence[tuple[str, float]], str | None]
@@ -121,7 +121,7 @@ def _picture(alt: str, draw: Callable[[float], Figure]) -> _Picture:
     scrolls = [figure.get_figwidth() > 1.2 * inches for inches, figure in figures.items()]
     # Inside a page the namespace is known, and without it no address stands in the file at all.
     wide, narrow = (
-        Markup(pictures.to_svg(figure, colors=colors).replace(' xmlns="http://www.w3.org/2000/svg"', "", 1))
+        Markup(rendering.to_svg(figure, colors=colors).replace(' xmlns="http://www.w3.org/2000/svg"', "", 1))
         for figure in figures.values()
     )
     return _Picture(alt, wide, narrow, scrolls)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint as checkpoints
-from . import files, notation, pictures, report
+from . import files, notation, pictures, rendering, report
 from .analysis import describe
 from .datasets import Dataset
 from .errors import OptionError
@@ -175,5 +175,5 @@ def write_pictures(m: Material, folder: Path, which: Sequence[str] = SHOWN) -> l
         layers, image, scores, truth = _columns(m)
         figures["columns"] = pictures.columns(layers, image, scores, truth=truth)
     for name, figure in figures.items():
-        files.write(folder / f"{name}.png", pictures.to_png(figure, margin=0.2))
+        files.write(folder / f"{name}.png", rendering.to_png(figure, margin=0.2))
     return [folder / f"{name}.png" for name in figures]
