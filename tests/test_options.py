@@ -38,12 +38,12 @@ def test_an_unknown_option() -> None:
 
 
 def test_a_batch_size_that_is_neither_a_number_nor_full() -> None:
+    with pytest.raises(OptionError):
+        options_of({"batch_size": 0})
     with pytest.raises(OptionError) as caught:
         options_of({"batch_size": "all"})
     assert str(caught.value) == (
-        "training cannot use\n"
-        "  batch_size='all': input should be a valid integer, unable to parse string as an integer.\n"
-        "  batch_size='all': input should be 'full'."
+        "training cannot use\n  batch_size='all': input should be a whole number of at least 1, or 'full'."
     )
 
 

@@ -82,4 +82,6 @@ def _sentence(problem: Any) -> str:
     name, message = problem["loc"][0], problem["msg"]
     if problem["type"] == "extra_forbidden":
         return f"{name}: {unknown_name('training option', name, Options.model_fields)}"
+    if name == "batch_size":
+        message = "input should be a whole number of at least 1, or 'full'"
     return f"{name}={problem['input']!r}: {message[0].lower()}{message[1:]}."
