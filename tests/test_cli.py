@@ -192,3 +192,12 @@ def test_help_needs_no_torch() -> None:
     program += "    print({'torch', 'numpy', 'matplotlib', 'pydantic', 'lark'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_one_number_is_a_square_size(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
+    words = ["train", "INPUT -> FC", "--data", str(bars_folder), "--size", "6", "--epochs", "1"]
+    code, _, _ = striate_(*words, "--out", str(tmp_path / "run"))
+    assert code == 0
+    code, out, _ = striate_("predict", str(tmp_path / "run"), str(bars_folder / "test" / "lying" / "000.png"), "--json")
+    assert (code, len(json.loads(out))) == (0, 1)
+    assert "INPUT 1x6x6" in (tmp_path / "run" / "report.html").read_text()
