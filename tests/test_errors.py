@@ -16,7 +16,9 @@ BUILT_IN_PARENTS = [
     ("DataError", ValueError),
     ("CheckpointError", ValueError),
     ("OutputError", OSError),
+    ("TrainingError", ArithmeticError),
     ("OutputError", OSError),
+    ("TrainingError", ArithmeticError),
 ]
 
 

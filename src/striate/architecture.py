@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from . import cost
 from .errors import GeometryError, OptionError
 from .geometry import Geometry
+from .taps import require_real_reads
 
 Shape = tuple[int, ...]
 PerAxis = int | tuple[int, ...]
@@ -110,16 +111,7 @@ class Pool(Operation):
         window = Geometry.window(
             len(spatial), self.kernel, stride=self.stride or self.kernel, padding=self.padding, size=spatial
         )
-        for number, (axis, size, outputs) in enumerate(
-            zip(window.axes, spatial, window.output_size(spatial), strict=True)
-        ):
-            beyond = -(-(size + axis.before) // axis.stride)  # the first output whose window begins after the input
-            empty = 0 if axis.extent <= axis.before else beyond
-            if empty < outputs:
-                raise GeometryError(
-                    f"On spatial axis {number}: the window at output {empty} would read only padding "
-                    f"(size={size}, {axis}); give less padding or a larger input."
-                )
+        require_real_reads(window, spatial)
         return window
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -45,9 +45,7 @@ def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 function(*arguments, **options)
             except StriateError as error:
                 typer.echo(f"Error: {error}", err=True)
-                raise typer.Exit(
-                    2 if isinstance(error, OptionError | UnknownNameError | NotationError) else 1
-                ) from None
+                raise typer.Exit(2 if isinstance(error, WRONG_USAGE) else 1) from None
             except KeyboardInterrupt as stop:
                 typer.echo(str(stop) or "Stopped.", err=True)
                 raise typer.Exit(1) from None
@@ -163,7 +161,8 @@ def predict(
     """Say what is on pictures, with probabilities."""
     from . import prediction
 
-    found = prediction.predict(run, pictures)
+    with _progress() as (bar, _):
+        found = prediction.predict(run, pictures, progress=bar)
     lines = [
         f"{p.picture}: " + ", ".join(f"{name} {_percent(share)}" for name, share in list(p.probabilities.items())[:top])
         for p in found
@@ -189,7 +188,8 @@ def show(
     for name in only or ():
         if name not in showing.SHOWN:
             raise unknown_name("picture", name, showing.SHOWN)
-    material = showing.material(run, data, example)
+    with _progress() as (bar, _):
+        material = showing.material(run, data, example, bar)
     paths = showing.write_pictures(material, Path(out) if out else material.folder / "pictures", only or showing.SHOWN)
     _show([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
 

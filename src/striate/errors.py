@@ -42,6 +42,10 @@ class CheckpointError(StriateError, ValueError):
     """A checkpoint cannot be read, or not be used with this network; the message names the file."""
 
 
+class TrainingError(StriateError, ArithmeticError):
+    """Training has run away: the loss is no number, or far above that of guessing."""
+
+
 class OutputError(StriateError, OSError):
     """A file cannot be written; the message names it."""
 

@@ -16,7 +16,7 @@ from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen
 from .planning import choose
-from .taps import counts
+from .taps import counts, require_real_reads
 
 
 def max_pool(
@@ -151,18 +151,13 @@ def _window(
     try:
         declared = Geometry.window(axes, kernel, stride=stride, padding=padding, dilation=dilation, size=size)
         stretched = tuple(_ceil(a, n) if ceil else a for a, n in zip(declared.axes, size, strict=True))
-        replace(declared, axes=stretched).output_size(size)
-        real = tuple(counts(axis, n) for axis, n in zip(stretched, size, strict=True))
-        for number, totals in enumerate(real):
-            if 0 in totals:
-                raise GeometryError(
-                    f"On spatial axis {number}: the window at output {totals.index(0)} would read only padding "
-                    f"(size={size[number]}, {stretched[number]}); give less padding or a larger input."
-                )
+        window = replace(declared, axes=stretched)
+        require_real_reads(window, size)
     except GeometryError as error:
         raise GeometryError(f"{name} over spatial size {size}: {error}") from None
     padded = tuple(_padded_counts(a, s, n) for a, s, n in zip(declared.axes, stretched, size, strict=True))
-    return _Window(replace(declared, axes=stretched), real, padded)
+    real = tuple(counts(axis, n) for axis, n in zip(stretched, size, strict=True))
+    return _Window(window, real, padded)
 
 
 def _ceil(axis: Axis, size: int) -> Axis:

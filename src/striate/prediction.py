@@ -103,6 +103,8 @@ class Prediction:
 def predict(
     checkpoint: str | os.PathLike[str] | Classifier,
     pictures: str | os.PathLike[str] | Tensor | Sequence[str | os.PathLike[str]],
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Prediction]:
     """What a trained network says about pictures.
 
@@ -110,6 +112,7 @@ def predict(
         checkpoint: A run's folder or its checkpoint file.
         pictures: A picture file, a folder of them, several of either, or a uint8 tensor ``(N, C, H, W)``. Files are
             scaled to cover the network's input size and cropped to its centre, exactly as for training.
+        progress: Called with ``(done, total, what)`` while pictures are read.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -121,7 +124,7 @@ def predict(
         datasets.check_images(stack)
     else:
         paths = _paths([pictures] if isinstance(pictures, str | os.PathLike) else pictures)
-        stack, names = _read(paths, classifier.network.input_shape), [str(path) for path in paths]
+        stack, names = _read(paths, classifier.network.input_shape, progress), [str(path) for path in paths]
     probabilities = classifier.scores(stack).softmax(1)
     return [_prediction(name, row, classifier.classes) for name, row in zip(names, probabilities, strict=True)]
 
@@ -145,11 +148,16 @@ def _paths(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
-def _read(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
+def _read(paths: Sequence[Path], shape: tuple[int, ...], progress: Callable[[int, int, str], None] | None) -> Tensor:
     channels, *size = shape
     if len(size) != 2:
         raise DataError(f"this network reads inputs of shape {shape}, not pictures; give a tensor.")
-    return torch.stack([images.read(path, channels=channels, size=(size[0], size[1])) for path in paths])
+    stack = []
+    for path in paths:
+        stack.append(images.read(path, channels=channels, size=(size[0], size[1])))
+        if progress is not None:
+            progress(len(stack), len(paths), "reading pictures")
+    return torch.stack(stack)
 
 
 def evaluate(

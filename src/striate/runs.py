@@ -80,7 +80,7 @@ def train(
         OutputError: The run cannot be written.
     """
     if resume is not None:
-        start, folder = _resumed(resume, network, data, out, options), Path(resume)
+        start, folder = _resumed(resume, network, data, out, options, progress), Path(resume)
     else:
         start = _fresh(network, data, options, progress)
         folder = _new_folder(out, start.name)
@@ -185,7 +185,9 @@ def _check_fit(paper: Architecture, data: Dataset) -> None:
         raise OptionError(f"the network {ending}, but {data.name} has {count} classes; end it in FC, or FC {count}.")
 
 
-def _resumed(resume: str | Path, network: Any, data: Any, out: Any, given: Mapping[str, Any]) -> _Start:
+def _resumed(
+    resume: str | Path, network: Any, data: Any, out: Any, given: Mapping[str, Any], progress: Watcher | None
+) -> _Start:
     """Where an interrupted run stands."""
     found = checkpoints.load(Path(resume))
     path = Path(resume)
@@ -193,20 +195,18 @@ def _resumed(resume: str | Path, network: Any, data: Any, out: Any, given: Mappi
         raise OptionError(f"{path}: a resumed run stays in its folder; leave out={str(out)!r} out.")
     if not path.is_dir() or found.training is None:
         raise CheckpointError(f"{path}: resume takes the folder of a run.")
-    stored = found.training.options
+    stored = options_of(found.training.options)
     if network is not None and zoo.architecture(network) != (kept := notation.parse(found.notation)):
         raise CheckpointError(
             f"{path}: holds another network, {notation.format(kept)}; leave the network out to resume it."
         )
-    options = options_of(stored | dict(given))
-    changed = [
-        name for name in stored if name != "epochs" and getattr(options, name) != getattr(options_of(stored), name)
-    ]
+    options = options_of(stored.model_dump() | dict(given))
+    changed = [name for name, value in stored if name != "epochs" and getattr(options, name) != value]
     if changed:
         raise OptionError(f"{path}: a run goes on with its own {', '.join(changed)}; start a new run to change that.")
-    if options.epochs != stored["epochs"] and options.schedule != "constant":
+    if options.epochs != stored.epochs and options.schedule != "constant":
         raise OptionError(
-            f"{path}: its schedule was laid out for {stored['epochs']} epochs; "
+            f"{path}: its schedule was laid out for {stored.epochs} epochs; "
             "only a run with the constant schedule can be prolonged."
         )
     if options.epochs < len(found.training.history):
@@ -218,7 +218,7 @@ def _resumed(resume: str | Path, network: Any, data: Any, out: Any, given: Mappi
     loaded = (
         source
         if isinstance(source, Dataset)
-        else _loaded(source, paper, options.model_copy(update={"size": None}), None)
+        else _loaded(source, paper, options.model_copy(update={"size": None}), progress)
     )
     check_classes(found.classes, loaded)
     if (count := len(loaded.train)) != found.training.pictures:
@@ -237,8 +237,9 @@ def _resumed(resume: str | Path, network: Any, data: Any, out: Any, given: Mappi
 
 def _digest(data: Dataset) -> str:
     """Of the training pictures and their labels."""
-    parts = (data.train.images, data.train.labels)
-    return sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()
+    digest = sha256(data.train.images.contiguous().numpy().data)
+    digest.update(data.train.labels.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _new_folder(out: str | Path | None, name: str) -> Path:

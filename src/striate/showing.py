@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,13 @@ class Material:
     example: int = 0
 
 
-def material(run: str | Path, data: str | Path | Dataset | None = None, example: int = 0) -> Material:
-    """Read a run and its data again.
+def material(
+    run: str | Path,
+    data: str | Path | Dataset | None = None,
+    example: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Material:
+    """Read a run and its data again; ``progress`` is called with ``(done, total, what)`` while pictures are read.
 
     Raises:
         CheckpointError: The run cannot be read.
@@ -62,7 +67,7 @@ def material(run: str | Path, data: str | Path | Dataset | None = None, example:
     classifier = Classifier.load(found)
     settings = options_of(found.training.options).settled() if found.training else {}
     source = data if data is not None or found.training is None else found.training.data
-    loaded = load_for(classifier.network.input_shape, source, settings)
+    loaded = load_for(classifier.network.input_shape, source, settings, progress)
     check_classes(classifier.classes, loaded)
     if not 0 <= example < len(loaded.test):
         raise OptionError(f"example={example}: {loaded.name} has test pictures 0 to {len(loaded.test) - 1}.")

@@ -55,6 +55,21 @@ def counts(axis: Axis, size: int) -> tuple[int, ...]:
     return tuple(max(0, min(last, axis.kernel - 1) - first + 1) for first, last in ends)
 
 
+def require_real_reads(geometry: Geometry, size: Sequence[int]) -> None:
+    """Refuse a window that somewhere reads nothing but padding, for which a pooling has no value.
+
+    Raises:
+        GeometryError: There is such an output position, or the window does not fit the size.
+    """
+    geometry.output_size(size)
+    for number, (axis, n) in enumerate(zip(geometry.axes, size, strict=True)):
+        if 0 in (totals := counts(axis, n)):
+            raise GeometryError(
+                f"On spatial axis {number}: the window at output {totals.index(0)} would read only padding "
+                f"(size={n}, {axis}); give less padding or a larger input."
+            )
+
+
 def window_at(
     geometry: Geometry, size: Sequence[int], position: Sequence[int]
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .datasets import Dataset, Normalisation
-from .errors import CheckpointError, OptionError
+from .errors import CheckpointError, OptionError, TrainingError
 from .metrics import Evaluation
 from .networks import Network
 from .options import Options
@@ -83,7 +83,7 @@ class Trainer:
             (figures["train_loss"], evaluation.loss), key=lambda loss: loss if math.isfinite(loss) else math.inf
         )
         if not worst < DIVERGED * guessing:
-            raise OptionError(
+            raise TrainingError(
                 f"the loss became {worst:.2g} in epoch {number + 1} (guessing would give {guessing:.2g}): "
                 f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}."
             )
