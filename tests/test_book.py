@@ -33,7 +33,7 @@ BOOK = [
     *("rendering", "pictures", "report", "showing", "runs", "cli"),  # VI   seeing, and the ways in
 ]
 ON_PAPER = BOOK[: BOOK.index("computing")]
-COMPUTING = ["interface", "reference", "vendor", "__init__"]
+COMPUTING = ["interface", "reference", "vendor", "pools", "__init__"]
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 COVER = PACKAGE / "__init__.py"

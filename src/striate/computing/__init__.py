@@ -1,16 +1,20 @@
 """The ways to compute a window, one class each; importing this registers them."""
 
-from . import reference, vendor
-from .interface import ALGORITHMS, Algorithm, Problem, algorithms, as_given, autocasts, find, register
+from . import reference, vendor  # isort: skip
+from . import pools
+from .interface import ALGORITHMS, DIRECTIONS, Algorithm, Base, Problem, algorithms, as_given, autocasts, find, register
 
 __all__ = [
     "ALGORITHMS",
+    "DIRECTIONS",
     "Algorithm",
+    "Base",
     "Problem",
     "algorithms",
     "as_given",
     "autocasts",
     "find",
+    "pools",
     "reference",
     "register",
     "vendor",

@@ -14,6 +14,7 @@ from .. import cost
 from ..errors import AlgorithmError, unknown_name
 from ..geometry import Geometry
 
+DIRECTIONS = ("forward", "input_gradient", "weight_gradient")
 OPERATIONS = ("convolution", "maximum", "switches", "sum")
 
 
@@ -32,6 +33,8 @@ class Problem:
         dtype: Of the tensors.
         device: Of the tensors: "cpu", "cuda", ...
         divisor: What each window sum is divided by.
+        direction: What is solved for: "forward" the output; "input_gradient" the input, given output and weights;
+            "weight_gradient" the weights, given input and output. The other numbers stay those of the forward window.
     """
 
     operation: str
@@ -43,6 +46,7 @@ class Problem:
     dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
     device: str = "cpu"
     divisor: int = 1
+    direction: str = "forward"
 
     @property
     def output_size(self) -> tuple[int, ...]:
@@ -68,19 +72,43 @@ def as_given(device: str) -> AbstractContextManager[Any]:
 
 
 class Algorithm(Protocol):
-    """One way of computing an operation.
+    """One way of computing an operation, in one or more of its directions.
 
-    Input ``(N, C, *size)``, weights as :meth:`striate.Geometry.weight_shape` says, output ``(N, O, *output_size)``.
+    The three tensors of a convolution are the input ``(N, C, *size)``, the weights as
+    :meth:`striate.Geometry.weight_shape` says, and the output ``(N, O, *output_size)``; any two give the third:
+
+        forward           run(input, weight)   -> output
+        input_gradient    run(output, weight)  -> input
+        weight_gradient   run(input, output)   -> weight
+
+    A pooling has no weights: ``run(input, None)`` and, backwards, ``run(output, None)``; backwards, "switches" takes
+    the switches as the second operand.
     """
 
     def refuses(self, problem: Problem) -> str | None:
         """Why this algorithm cannot serve the problem, as a full sentence, or None if it can."""
 
-    def prepare(self, weight: Tensor, problem: Problem) -> Tensor:
-        """Work that depends on the weights only, done once and reused."""
+    def estimate(self, problem: Problem) -> int:
+        """Multiply-adds (reads, for a pooling) that this algorithm does; the plan compares them."""
 
-    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
-        """The output. ``prepared`` is None for an operation without weights."""
+    def prepare(self, second: Tensor, problem: Problem) -> Tensor:
+        """Work that depends on the second operand only; what it returns is what ``run`` is given."""
+
+    def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
+        """The tensor that is solved for. ``second`` is None for an operation without weights."""
+
+
+class Base:
+    """What most algorithms share: they refuse nothing, do the plain amount of work and prepare nothing."""
+
+    def refuses(self, problem: Problem) -> str | None:
+        return None
+
+    def estimate(self, problem: Problem) -> int:
+        return problem.work
+
+    def prepare(self, second: Tensor, problem: Problem) -> Tensor:
+        return second
 
 
 ALGORITHMS: dict[str, dict[str, Algorithm]] = {operation: {} for operation in OPERATIONS}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..taps import tap_slices
-from .interface import Problem, register
+from .interface import Base, Problem, register
 
 
 def tap_windows(problem: Problem) -> Iterator[tuple[Any, Any, Any]]:
@@ -30,15 +30,7 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-class _Reference:
-    def refuses(self, problem: Problem) -> str | None:
-        return None
-
-    def prepare(self, weight: Tensor, problem: Problem) -> Tensor:
-        return weight
-
-
-class Convolution(_Reference):
+class Convolution(Base):
     """``out[o] += weight[tap] @ x[i]`` for every read ``(o, tap, i)``."""
 
     def refuses(self, problem: Problem) -> str | None:
@@ -57,40 +49,4 @@ class Convolution(_Reference):
         return out.flatten(1, 2).to(x.dtype)
 
 
-class Switches(_Reference):
-    """The flat input position of each window's largest value, the first one on a tie; a NaN is larger than all."""
-
-    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
-        positions = torch.arange(prod(problem.size), device=x.device).view(problem.size)
-        largest = x.new_zeros(*x.shape[:2], *problem.output_size)
-        switches = torch.full(largest.shape, -1, device=x.device)
-        for _, outputs, inputs in tap_windows(problem):
-            value, seen, best = x[inputs], switches[outputs], largest[outputs]
-            wins = (seen < 0) | (value > best) | (value.isnan() & ~best.isnan())
-            largest[outputs] = torch.where(wins, value, best)
-            switches[outputs] = torch.where(wins, positions[inputs], seen)
-        return switches
-
-
-class Maximum(Switches):
-    """The largest value of each window: what its switch points to, so that the gradient goes there alone."""
-
-    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
-        switches = super().run(x.detach(), prepared, problem)
-        return x.flatten(2).gather(2, switches.flatten(2)).view(switches.shape)
-
-
-class Sum(_Reference):
-    """The sum of each window, divided by the problem's divisor."""
-
-    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
-        total = x.new_zeros(*x.shape[:2], *problem.output_size, dtype=accumulator(x.dtype))
-        for _, outputs, inputs in tap_windows(problem):
-            total[outputs] += x[inputs]
-        return (total / problem.divisor).to(x.dtype)
-
-
 register("convolution", "reference", Convolution())
-register("switches", "reference", Switches())
-register("maximum", "reference", Maximum())
-register("sum", "reference", Sum())
