@@ -13,7 +13,7 @@ import pytest
 import striate
 from striate import cli
 
-VERBS = ("describe", "train", "evaluate", "predict", "show", "zoo")
+VERBS = ("describe", "plan", "train", "evaluate", "predict", "show", "zoo")
 
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -51,6 +51,29 @@ def test_examples_of_the_help_that_need_no_run_work(striate_: Any) -> None:
     assert (code, out) == (0, str(striate.describe("INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*2 -> FC 10")) + "\n")
     code, out, _ = striate_("zoo", "lenet5")
     assert (code, out) == (0, striate.zoo.text("lenet5").rstrip() + "\n")
+
+
+def test_plan_prints_the_three_directions(striate_: Any) -> None:
+    words = ["plan", "2x4x9x8", "6x2x3x3", "--stride", "2x1", "--padding", "same", "--groups", "2"]
+    code, out, _ = striate_(*words)
+    options: dict[str, Any] = {"stride": (2, 1), "padding": "same", "groups": 2}
+    plans = [
+        striate.plan((2, 4, 9, 8), (6, 2, 3, 3), **options, direction=direction)
+        for direction in ("forward", "input_gradient", "weight_gradient")
+    ]
+    assert (code, out) == (0, "\n\n".join(map(str, plans)) + "\n")
+    code, out, _ = striate_(*words, "--json")
+    assert (code, json.loads(out)) == (0, [plan.to_dict() for plan in plans])
+    assert json.loads(out)[1]["direction"] == "input_gradient"
+
+
+def test_plan_of_a_transposed_convolution(striate_: Any) -> None:
+    code, out, _ = striate_(
+        "plan", "1x4x3", "4x3x3", "--stride", "2", "--padding", "1", "--output-padding", "1", "--transposed",
+        "--algorithm", "reference", "--dtype", "float64",
+    )  # fmt: skip
+    # 3 inputs times 3 taps times 4 x 3 channels
+    assert (code, out.splitlines()[0]) == (0, "reference: convolution, input gradient, 108 multiply-adds")
 
 
 def test_describe_takes_variables_and_an_input_and_prints_json(striate_: Any) -> None:
@@ -141,6 +164,19 @@ NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater tha
 FAILURES: list[tuple[list[str], int, str]] = [
     (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
     (["describe", "lenet"], 2, NO_SUCH_NETWORK),
+    (["plan", "8x64", "8x64x3"], 2, "Error: X 8x64: expected whole numbers joined by x, as in 8x64x56x56.\n"),
+    (["plan", "1x4x9", "8x64xk"], 2, "Error: WEIGHT 8x64xk: expected whole numbers joined by x, as in 128x64x3x3.\n"),
+    (
+        ["plan", "1x4x9", "8x4x3", "--stride", "a"],
+        2,
+        "Error: --stride a: expected a whole number, or one per axis joined by x, as in 2x1.\n",
+    ),
+    (
+        ["plan", "1x4x9", "8x4x3", "--dtype", "int8"],
+        2,
+        "Error: --dtype int8: expected one of float32, bfloat16, float16, float64, complex64.\n",
+    ),
+    (["plan", "1x4x9", "8x3x3"], 1, "Error: weight_shape=(8, 3, 3) takes 3 channels, x has 4.\n"),
     (["describe", "lenet5", "--input", "28"], 2, NO_SIZE),
     (["evaluate", "nowhere"], 1, NO_RUN),
     (["show", "nowhere", "--only", "curve"], 2, NO_SUCH_PICTURE),

@@ -124,7 +124,7 @@ REFUSED = [
         (1, 4, 2),
         (3, 4, 9),
         "conv of x (1, 4, 2) with weight (3, 4, 9): On spatial axis 0: the window spans 9 inputs (kernel=9, "
-        f"dilation=1), but input and padding have 4 + 0 + 0 = 4; {SMALLER}",
+        f"dilation=1), but input and padding have 2 + 1 + 1 = 4; {SMALLER}",
         padding=1,
         padding_mode="circular",
     ),
@@ -281,7 +281,10 @@ UNKNOWN = [
         {"padding_mode": "relfect", "padding": 1},
         "No padding mode is called 'relfect'. Did you mean 'reflect'? Known: circular, reflect, replicate, zeros.",
     ),
-    ({"algorithm": "vendr"}, "No algorithm is called 'vendr'. Did you mean 'vendor'? Known: reference, vendor."),
+    (
+        {"algorithm": "vendr"},
+        f"No algorithm is called 'vendr'. Did you mean 'vendor'? Known: {', '.join(striate.algorithms())}.",
+    ),
 ]
 
 
@@ -893,6 +896,14 @@ def test_types(dtype: torch.dtype, algorithm: str) -> None:
     options: dict[str, Any] = {"stride": 2, "padding": "same", "groups": 2}
     expected = F.conv2d(F.pad(x, (0, 1, 1, 1)), weight, bias, stride=2, groups=2)  # totals: 3*2+3-7 = 2, 2*2+3-6 = 1
     assert expected.abs().max() < 256  # exact in every one of these types
+    if algorithm == "vendor" and not dtype.is_floating_point:
+        with pytest.raises(AlgorithmError) as caught:
+            striate.conv(x.to(dtype), weight.to(dtype), bias.to(dtype), algorithm=algorithm, **options)
+        assert str(caught.value) == (
+            f"algorithm='vendor' cannot serve this convolution: the tensors are {dtype}; PyTorch convolves whole "
+            "numbers on some devices only."
+        )
+        algorithm = "im2col"
     got = striate.conv(x.to(dtype), weight.to(dtype), bias.to(dtype), algorithm=algorithm, **options)
     same(got, expected.to(dtype))
 
@@ -998,3 +1009,134 @@ def test_flops_are_counted_by_torch_s_own_counter() -> None:
         with FlopCounterMode(display=False) as counter:
             striate.conv(x, weight, algorithm=algorithm)
         assert counter.get_total_flops() == 2 * (2 * 6 * 7 * 6) * (4 * 3 * 3)
+
+
+# ------------------------------------------------------------------------------------------ local and tiled convolution
+
+LOCAL = "conv_local of x (1, 2, 5, 6) with weight"
+TILED = "conv_tiled of x (1, 2, 5, 6) with weight"
+REPEATING_REFUSED: list[tuple[str, tuple[int, ...], dict[str, Any], str]] = [
+    (
+        "conv_local",
+        (3, 4, 4, 2, 3),
+        {},
+        (
+            "conv_local: weight must be (*out, O, C/groups, *K) with an even number of dimensions, at least 4, "
+            "got shape (3, 4, 4, 2, 3)."
+        ),
+    ),
+    (
+        "conv_tiled",
+        (4, 2),
+        {},
+        (
+            "conv_tiled: weight must be (*period, O, C/groups, *K) with an even number of dimensions, at least 4, "
+            "got shape (4, 2)."
+        ),
+    ),
+    (
+        "conv_tiled",
+        (2, 4, 2, 3),
+        {},
+        (
+            "conv_tiled: weight (2, 4, 2, 3) has 1 spatial axis, so x needs 3 dimensions, (N, C, *spatial), or 2 "
+            "without a batch; got shape (1, 2, 5, 6)."
+        ),
+    ),
+    (
+        "conv_local",
+        (3, 3, 4, 2, 3, 3),
+        {},
+        (
+            f"{LOCAL} (3, 3, 4, 2, 3, 3): the weight is for (3, 3) output positions, but the window makes (3, 4); "
+            "give weight of shape (3, 4, 4, 2, 3, 3)."
+        ),
+    ),
+    (
+        "conv_local",
+        (3, 4, 4, 2, 3, 3),
+        {"padding": "same"},
+        (
+            f"{LOCAL} (3, 4, 4, 2, 3, 3): the weight is for (3, 4) output positions, but the window makes (5, 6); "
+            "give weight of shape (5, 6, 4, 2, 3, 3)."
+        ),
+    ),
+    (
+        "conv_tiled",
+        (2, 0, 4, 2, 3, 3),
+        {},
+        f"{TILED} (2, 0, 4, 2, 3, 3): period must be at least 1, got period=0.",
+    ),
+    (
+        "conv_tiled",
+        (2, 2, 4, 1, 3, 3),
+        {},
+        f"{TILED} (2, 2, 4, 1, 3, 3): x has 2 channels, but the weight with groups=1 takes 1.",
+    ),
+    (
+        "conv_tiled",
+        (2, 2, 4, 6, 3, 3),
+        {},
+        (
+            f"{TILED} (2, 2, 4, 6, 3, 3): x has 2 channels, but the weight with groups=1 takes 6. "
+            "x looks channels-last: give x.movedim(-1, 1)."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "weight", "options", "message"), REPEATING_REFUSED)
+def test_local_and_tiled_refuse(name: str, weight: tuple[int, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(GeometryError) as caught:
+        getattr(striate, name)(torch.ones(1, 2, 5, 6), torch.ones(weight), **options)
+    assert str(caught.value) == message
+
+
+REPEATING_BIAS = [
+    (
+        "conv_local",
+        (3, 4, 4, 2, 3, 3),
+        (4, 3, 3),
+        "bias has shape (4, 3, 3); expected (4,), one per output channel, or (4, 3, 4), one per output position.",
+    ),
+    (
+        "conv_tiled",
+        (2, 3, 4, 2, 3, 3),
+        (4, 3, 4),
+        (
+            "bias has shape (4, 3, 4); expected (4,), one per output channel, or (4, 2, 3), "
+            "one per position of the period."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "weight", "bias", "message"), REPEATING_BIAS)
+def test_the_bias_of_local_and_tiled(name: str, weight: tuple[int, ...], bias: tuple[int, ...], message: str) -> None:
+    with pytest.raises(GeometryError) as caught:
+        getattr(striate, name)(torch.ones(1, 2, 5, 6), torch.ones(weight), torch.ones(bias))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["conv_local", "conv_tiled"])
+def test_one_bias_per_channel_and_no_batch(name: str) -> None:
+    x, weight, bias = torch.ones(2, 5, 6), torch.ones(3, 4, 4, 2, 3, 3), torch.arange(4.0)
+    y = getattr(striate, name)(x, weight, bias)
+    assert y.equal(torch.full((4, 3, 4), 18.0) + bias.view(4, 1, 1))
+
+
+def test_a_name_that_cannot_serve_repeating_weights_says_why() -> None:
+    with pytest.raises(AlgorithmError) as caught:
+        striate.conv_tiled(torch.ones(1, 2, 5), torch.ones(2, 4, 2, 3), algorithm="vendor")
+    assert str(caught.value) == (
+        "algorithm='vendor' cannot serve this convolution: the weights repeat with period (2,); PyTorch's convolutions "
+        "share them with period 1."
+    )
+
+
+def test_whole_numbers_are_convolved_exactly_too() -> None:
+    x, weight = torch.arange(30).view(1, 2, 3, 5), torch.arange(16).view(2, 2, 2, 2)
+    for dtype in (torch.int32, torch.int64):
+        got = striate.conv(x.to(dtype), weight.to(dtype), stride=2, dilation=2)
+        assert got.dtype == dtype
+        assert got.equal(F.conv2d(x.double(), weight.double(), stride=2, dilation=2).to(dtype))

@@ -18,6 +18,12 @@ from striate.errors import GeometryError, UnknownNameError
 
 CONVOLUTIONS = [f"{kind}{axes}d" for kind in ("Conv", "ConvTranspose") for axes in (1, 2, 3)]
 POOLINGS = [f"{kind}{axes}d" for kind in ("MaxPool", "AvgPool") for axes in (1, 2, 3)]
+OTHERS = [
+    *(f"{kind}{axes}d" for kind in ("LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool", "MaxUnpool") for axes in (1, 2, 3)),
+    *(f"Lazy{name}" for name in CONVOLUTIONS),
+    *("LocalResponseNorm", "Unfold", "Fold"),
+]
+LOCAL = [f"{kind}{axes}d" for kind in ("ConvLocal", "ConvTiled") for axes in (1, 2, 3)]
 
 
 def axes_of(name: str) -> int:
@@ -43,7 +49,7 @@ def same(actual: Tensor, expected: Tensor) -> None:
 # ----------------------------------------------------------------------------------------------------------- signatures
 
 
-@pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLINGS])
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, *POOLINGS, *OTHERS])
 def test_the_signature_begins_with_torch_s(name: str) -> None:
     """Same names, same order, same defaults; what torch lacks comes after."""
     ours = list(inspect.signature(getattr(striate.nn, name)).parameters.values())
@@ -241,6 +247,264 @@ def test_fully_connected_reads_the_whole_feature_map() -> None:
     same(ours(picture(2)), theirs(picture(2).reshape(2, -1)))
 
 
+# ------------------------------------------------------------------------------------------- what torch.nn also has
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_attributes_are_torch_s(axes: int) -> None:
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    for kind, options in (("Conv", {"dilation": 2}), ("ConvTranspose", {"output_padding": 1})):
+        ours, theirs = pair(f"{kind}{axes}d", 4, 6, 3, stride=2, padding=1, groups=2, **options)
+        for name in (*names, "output_padding", "transposed"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+    assert striate.nn.Conv2d(4, 6, 3, padding="same").padding == "same"
+    pool = striate.nn.MaxPool2d(3, padding=1, ceil_mode=True)
+    assert (pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == ((3, 3), (1, 1), (1, 1), True)
+
+
+def test_a_changed_attribute_takes_effect_as_in_torch() -> None:
+    """Networks are dilated that way: a stride is taken away and a dilation put in."""
+    ours, theirs = pair("Conv2d", 4, 6, 3, stride=2, padding=1)
+    for layer in (ours, theirs):
+        layer.stride, layer.dilation, layer.padding = (1, 1), (2, 2), (2, 2)
+    same(ours(picture(2)), theirs(picture(2)))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_the_size_that_a_transposed_convolution_writes(axes: int) -> None:
+    ours, theirs = pair(f"ConvTranspose{axes}d", 4, 6, 3, stride=3, padding=1)
+    x = picture(axes)
+    for extra in range(3):
+        size = [(n - 1) * 3 + 1 + extra for n in x.shape[2:]]
+        same(ours(x, output_size=size), theirs(x, output_size=size))
+        same(ours(x, torch.Size([2, 6, *size])), ours(x, size))
+        same(ours(x[0], size), theirs(x[0], size))
+
+
+def test_sizes_that_no_transposed_convolution_writes() -> None:
+    layer, x = striate.nn.ConvTranspose2d(4, 6, 3, stride=3, padding=1), picture(2)
+    for size in ((24, 22), (25, 25)):
+        with pytest.raises(GeometryError) as caught:
+            layer(x, size)
+        assert str(caught.value) == (
+            "ConvTranspose2d writes sizes from (25, 22) to (27, 24) for x of shape (2, 4, 9, 8); "
+            f"got output_size={size}."
+        )
+    with pytest.raises(GeometryError) as caught:
+        layer(x, (25, 22, 1))
+    assert str(caught.value) == (
+        "ConvTranspose2d: output_size=(25, 22, 1) has 3 entries; give 2, one per spatial axis, or a whole shape of 4."
+    )
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_a_transposed_convolution_is_the_adjoint_in_every_padding_mode(mode: str) -> None:
+    forward = striate.nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False, padding_mode=mode, dtype=torch.float64)
+    back = striate.nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, bias=False, padding_mode=mode, dtype=torch.float64)
+    back.load_state_dict(forward.state_dict())
+    x = picture(2).double()
+    y = torch.randn_like(forward(x))
+    torch.testing.assert_close((forward(x) * y).sum(), (x * back(y, output_size=x.shape)).sum())
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_p_norm_pooling_is_torch_s_of_numbers_that_are_not_negative(axes: int, close: Any) -> None:
+    for norm, options in ((2, {}), (3, {"stride": 1}), (2.5, {"stride": 2})):
+        ours, theirs = pair(f"LPPool{axes}d", norm, 2, **options)
+        x = picture(axes).abs()
+        close(ours(x), theirs(x))
+    even = striate.nn.LPPool1d(2, 2)
+    torch.testing.assert_close(even(picture(1)), torch.nn.LPPool1d(2, 2)(picture(1)))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_adaptive_poolings_are_torch_s(axes: int) -> None:
+    x = picture(axes)
+    for size in (1, 3, 11, (5, 2, 3)[:axes], (None, 2, 1)[:axes]):
+        if axes == 1 and not isinstance(size, int):
+            size = 5
+        ours, theirs = pair(f"AdaptiveMaxPool{axes}d", size, return_indices=True)
+        for got, wanted in zip(ours(x), theirs(x), strict=True):
+            same(got, wanted)
+        ours, theirs = pair(f"AdaptiveAvgPool{axes}d", size)
+        torch.testing.assert_close(ours(x), theirs(x))
+        assert not ours.state_dict()
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("options", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}], ids=str)
+def test_unpooling_is_torch_s(axes: int, options: dict[str, Any]) -> None:
+    x = torch.arange(16.0**axes).view(1, 1, *(16,) * axes)
+    values, switches = getattr(torch.nn, f"MaxPool{axes}d")(**options, return_indices=True)(x)
+    ours, theirs = pair(f"MaxUnpool{axes}d", **options)
+    for size in (None, (16,) * axes, x.shape):
+        if size is not None or options["kernel_size"] == 2:
+            same(ours(values, switches, size), theirs(values, switches, size))
+
+
+def test_sizes_that_no_pooling_comes_from() -> None:
+    values, switches = striate.nn.MaxPool2d(2, return_indices=True)(picture(2))
+    layer = striate.nn.MaxUnpool2d(2)
+    assert layer(values, switches, (9, 8)).shape == (2, 4, 9, 8)
+    for size, number, least in (((10, 8), 0, 7), ((9, 6), 1, 7)):
+        with pytest.raises(GeometryError) as caught:
+            layer(values, switches, size)
+        assert str(caught.value) == (
+            f"MaxUnpool2d: no map of size {size[number]} on spatial axis {number} is pooled to the 4 positions of x; "
+            f"sizes from {least} to {least + 2} can be."
+        )
+    with pytest.raises(GeometryError) as caught:
+        layer(values, switches, (8,))
+    assert str(caught.value) == (
+        "MaxUnpool2d: output_size=(8,) has 1 entries; give 2, one per spatial axis, or a whole shape of 4."
+    )
+
+
+def test_local_response_normalization_is_torch_s() -> None:
+    ours, theirs = pair("LocalResponseNorm", 3, 0.5, 0.6, 2.0)
+    torch.testing.assert_close(ours(picture(2)), theirs(picture(2)))
+
+
+def test_unfold_and_fold_are_torch_s_with_their_axes_kept() -> None:
+    options = {"dilation": 2, "padding": 1, "stride": (1, 2)}
+    ours, theirs = pair("Unfold", (3, 2), **options)
+    x = picture(2)
+    columns = ours(x)
+    assert columns.shape == (2, 4, 3, 2, 7, 4)
+    same(columns.flatten(1, 3).flatten(2), theirs(x))
+    ours, theirs = pair("Fold", (9, 8), (3, 2), **options)
+    torch.testing.assert_close(ours(columns), theirs(columns.flatten(1, 3).flatten(2)))
+    assert striate.nn.Unfold(2)(picture(3)).shape == (2, 4, 2, 2, 2, 8, 7, 6)
+
+
+def test_maxout_and_gaussian_pooling_are_the_functions() -> None:
+    same(striate.nn.Maxout(2)(picture(2)), striate.maxout(picture(2), 2))
+    layer = striate.nn.GaussianPool2d(3, 2, "same", ceil_mode=False, sigma=(0.5, 1.0))
+    same(layer(picture(2)), striate.gaussian_pool(picture(2), 3, sigma=(0.5, 1.0), stride=2, padding="same"))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_poolings_with_same_and_a_stride_have_the_notes_size(axes: int) -> None:
+    """``ceil(n / stride)`` outputs; the padded positions neither win nor count."""
+    x = -picture(axes).abs() - 1
+    sizes = [-(-n // 2) for n in x.shape[2:]]
+    for kind, options in (("MaxPool", {}), ("AvgPool", {"count_include_pad": False}), ("GaussianPool", {})):
+        y = getattr(striate.nn, f"{kind}{axes}d")(3, stride=2, padding="same", **options)(x)
+        assert y.shape == (2, 4, *sizes)
+        assert (y <= -1).all()
+    ones = torch.ones_like(x)
+    mean = getattr(striate.nn, f"AvgPool{axes}d")(3, 2, "same", count_include_pad=False)
+    same(mean(ones), torch.ones(2, 4, *sizes))
+
+
+# ------------------------------------------------------------------------------------------------------ local and tiled
+
+
+@pytest.mark.parametrize(("name", "options", "weights", "biases"), [
+    ("ConvLocal1d", {"input_size": 9}, 7 * 6 * 4 * 3, 7 * 6),
+    ("ConvLocal2d", {"input_size": (9, 8), "stride": 2, "groups": 2}, 4 * 3 * 6 * 2 * 9, 4 * 3 * 6),
+    ("ConvLocal3d", {"input_size": (9, 8, 7), "padding": "same", "shared_bias": True}, 504 * 6 * 4 * 27, 6),
+    ("ConvTiled1d", {"period": 2}, 2 * 6 * 4 * 3, 2 * 6),
+    ("ConvTiled2d", {"period": (2, 3), "groups": 2}, 6 * 6 * 2 * 9, 6 * 6),
+    ("ConvTiled3d", {"period": 1, "bias": False}, 6 * 4 * 27, 0),
+])  # fmt: skip
+def test_parameters_of_local_and_tiled_layers(name: str, options: dict[str, Any], weights: int, biases: int) -> None:
+    layer = getattr(striate.nn, name)(4, 6, 3, **options)
+    assert sum(p.numel() for p in layer.parameters()) == weights + biases
+    fan_in = 4 // options.get("groups", 1) * 3 ** axes_of(name)
+    assert fan_in**-0.5 * 0.9 < layer.weight.abs().max() <= fan_in**-0.5
+    y = layer(picture(axes_of(name)))
+    y.sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+    other = getattr(striate.nn, name)(4, 6, 3, **options)
+    assert other.load_state_dict(layer.state_dict(), strict=True) == ([], [])
+    same(other(picture(axes_of(name))), y)
+    torch.testing.assert_close(layer(picture(axes_of(name))[0]), y[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_equal_weights_make_local_and_tiled_layers_convolutions(axes: int) -> None:
+    size = (9, 8, 7)[:axes]
+    plain = getattr(striate.nn, f"Conv{axes}d")(4, 6, 3, stride=2, padding="same")
+    local = getattr(striate.nn, f"ConvLocal{axes}d")(4, 6, 3, size, stride=2, padding="same")
+    tiled = getattr(striate.nn, f"ConvTiled{axes}d")(4, 6, 3, 2, stride=2, padding="same")
+    for layer in (local, tiled):
+        with torch.no_grad():
+            layer.weight.copy_(plain.weight)
+            layer.bias.copy_(plain.bias.view(-1, *(1,) * axes))
+        torch.testing.assert_close(layer(picture(axes)), plain(picture(axes)))
+
+
+# ----------------------------------------------------------------------------------------------------------------- lazy
+
+LAZY: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    *((name, (6, 3), {"stride": 2, "groups": 2}) for name in CONVOLUTIONS),
+    *((f"ConvLocal{axes}d", (6, 3), {"padding": "same"}) for axes in (1, 2, 3)),
+    *((f"ConvTiled{axes}d", (6, 3, 2), {"bias": False}) for axes in (1, 2, 3)),
+]
+
+
+def eager(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    more = {"input_size": (9, 8, 7)[: axes_of(name)]} if "Local" in name else {}
+    return getattr(striate.nn, name)(4, *arguments, **more, **options)
+
+
+@pytest.mark.parametrize(("name", "arguments", "options"), LAZY, ids=[name for name, _, _ in LAZY])
+def test_a_lazy_layer_becomes_the_ordinary_one(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    axes = axes_of(name)
+    lazy = getattr(striate.nn, f"Lazy{name}")(*arguments, **options)
+    assert lazy.has_uninitialized_params()
+    twin = copy.deepcopy(lazy)
+    torch.manual_seed(0)
+    y = lazy(picture(axes))
+    torch.manual_seed(0)
+    expected = eager(name, arguments, options)
+    assert type(lazy) is type(expected)
+    assert repr(lazy) == repr(expected)
+    same(y, expected(picture(axes)))
+    same(lazy(picture(axes)), y)
+    assert twin.has_uninitialized_params()
+    assert twin.load_state_dict(lazy.state_dict(), strict=True) == ([], [])
+    same(twin(picture(axes)), y)
+    assert type(twin) is type(expected)
+    assert repr(twin) == repr(expected)
+
+
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, "Linear"])
+def test_lazy_state_dicts_go_both_ways_with_torch_s(name: str) -> None:
+    ours = getattr(striate.nn, f"Lazy{name}".replace("Linear", "FullyConnected"))
+    numbers = (6,) if name == "Linear" else (6, 3)
+    x = picture(1).flatten(1) if name == "Linear" else picture(axes_of(name))
+    theirs = getattr(torch.nn, f"Lazy{name}")(*numbers)
+    first = ours(*numbers)
+    assert list(first.state_dict()) == list(theirs.state_dict())
+    assert first.load_state_dict(theirs.state_dict()) == ([], [])  # still without a size on both sides
+    expected = theirs(x)
+    assert first.load_state_dict(theirs.state_dict()) == ([], [])
+    torch.testing.assert_close(first(x), expected)
+    again = getattr(torch.nn, f"Lazy{name}")(*numbers)
+    again.load_state_dict(first.state_dict())
+    torch.testing.assert_close(again(x), expected)
+
+
+def test_a_lazy_network_is_sized_by_a_dry_run() -> None:
+    network = torch.nn.Sequential(
+        striate.nn.LazyConv2d(6, 3), torch.nn.ReLU(), striate.nn.LazyConvLocal2d(4, 3), striate.nn.LazyFullyConnected(5)
+    )
+    with torch.no_grad():
+        assert network(picture(2)).shape == (2, 5)
+    assert [type(part).__name__ for part in network] == ["Conv2d", "ReLU", "ConvLocal2d", "FullyConnected"]
+    assert sum(p.numel() for p in network.parameters()) == 6 * 36 + 6 + 20 * (4 * 54 + 4) + 5 * 80 + 5
+
+
+def test_a_refused_input_leaves_a_lazy_layer_as_it_was() -> None:
+    layer = striate.nn.LazyConv1d(8, 3, groups=2)
+    with pytest.raises(GeometryError):
+        layer(torch.zeros(1, 3, 9))
+    assert (type(layer).__name__, layer.in_channels) == ("LazyConv1d", 0)
+    assert layer(torch.zeros(1, 4, 9)).shape == (1, 8, 7)
+
+
 # -------------------------------------------------------------------------------------------------------- what it shows
 
 SHOWN = [
@@ -255,17 +519,48 @@ bias=False)",
     ),
     (
         striate.nn.ConvTranspose3d(2, 4, 2, 2, output_padding=1),
-        "ConvTranspose3d(2, 4, kernel_size=(2, 2, 2), stride=2, padding=0, output_padding=1, dilation=1, groups=1)",
+        "ConvTranspose3d(2, 4, kernel_size=(2, 2, 2), stride=2, padding=0, output_padding=1, dilation=1, groups=1, \
+padding_mode='zeros')",
     ),
     (
         striate.nn.MaxPool2d(3, 2, "same", ceil_mode=True),
-        "MaxPool2d(kernel_size=(3, 3), stride=2, padding='same', dilation=1, ceil=True, return_switches=False)",
+        "MaxPool2d(kernel_size=(3, 3), stride=2, padding='same', dilation=1, ceil_mode=True, return_indices=False)",
     ),
     (
         striate.nn.AvgPool1d(2, divisor_override=3),
-        "AvgPool1d(kernel_size=(2,), stride=None, padding=0, dilation=1, ceil=False, count_padding=True, divisor=3)",
+        "AvgPool1d(kernel_size=(2,), stride=2, padding=0, dilation=1, ceil_mode=False, count_include_pad=True, \
+divisor_override=3)",
     ),
     (striate.nn.FullyConnected(3, 4, bias=False), "FullyConnected(in_features=3, out_features=4, bias=False)"),
+    (
+        striate.nn.ConvLocal2d(3, 4, 2, (5, 6), shared_bias=True),
+        "ConvLocal2d(3, 4, kernel_size=(2, 2), input_size=(5, 6), stride=1, padding=0, dilation=1, groups=1, \
+padding_mode='zeros', shared_bias=True)",
+    ),
+    (
+        striate.nn.ConvTiled1d(3, 4, 2, 3, bias=False),
+        "ConvTiled1d(3, 4, kernel_size=(2,), period=3, stride=1, padding=0, dilation=1, groups=1, \
+padding_mode='zeros', bias=False)",
+    ),
+    (
+        striate.nn.LazyConv2d(8, 3),
+        "LazyConv2d(0, 8, kernel_size=(3, 3), stride=1, padding=0, dilation=1, groups=1, padding_mode='zeros')",
+    ),
+    (
+        striate.nn.LPPool2d(3, 2),
+        "LPPool2d(kernel_size=(2, 2), stride=2, padding=0, dilation=1, ceil_mode=False, norm_type=3)",
+    ),
+    (
+        striate.nn.GaussianPool1d(3, 1),
+        "GaussianPool1d(kernel_size=(3,), stride=1, padding=0, dilation=1, ceil_mode=False, sigma=None)",
+    ),
+    (striate.nn.MaxUnpool2d(2), "MaxUnpool2d(kernel_size=(2, 2), stride=2, padding=0)"),
+    (striate.nn.AdaptiveAvgPool2d((1, None)), "AdaptiveAvgPool2d(output_size=(1, None))"),
+    (striate.nn.AdaptiveMaxPool3d(2), "AdaptiveMaxPool3d(output_size=2)"),
+    (striate.nn.Maxout(2), "Maxout(2)"),
+    (striate.nn.LocalResponseNorm(5), "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=1.0)"),
+    (striate.nn.Unfold(3, padding="same"), "Unfold(3, dilation=1, padding='same', stride=1)"),
+    (striate.nn.Fold((5, 4), 3), "Fold((5, 4), 3, dilation=1, padding=0, stride=1)"),
 ]  # fmt: skip
 
 
@@ -376,6 +671,23 @@ def test_weight_norm_replaces_the_weight() -> None:
     torch.testing.assert_close(layer(picture(2)), before)
 
 
+COMPILED: list[tuple[str, tuple[Any, ...]]] = [
+    *(("ConvTranspose2d", (4, 6, 3, 2)), ("ConvLocal2d", (4, 6, 3, (9, 8))), ("ConvTiled2d", (4, 6, 3, 2))),
+    *(("LPPool2d", (2, 3)), ("GaussianPool2d", (3,)), ("AdaptiveMaxPool2d", (2,)), ("AdaptiveAvgPool2d", (2,))),
+    *(("Maxout", (2,)), ("LocalResponseNorm", (3,)), ("Unfold", (3,)), ("LazyConv2d", (6, 3))),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`-wrapped function")
+@pytest.mark.parametrize(("name", "arguments"), COMPILED, ids=[name for name, _ in COMPILED])
+def test_the_newer_layers_compile_into_one_graph(name: str, arguments: tuple[Any, ...]) -> None:
+    layer = getattr(striate.nn, name)(*arguments)
+    expected = layer(picture(2))
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(picture(2)), expected)
+
+
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`-wrapped function")
 def test_compiles_into_one_graph_with_the_same_gradients() -> None:
     network, twin = small_network(), small_network()
@@ -419,14 +731,38 @@ While building Conv2d(3, 8, 3):
     ("ConvTranspose2d", (3, 8, 3), {"output_padding": 1}, """
 While building ConvTranspose2d(3, 8, 3):
   output_padding must be at least 0 and less than the larger of stride and dilation (1), got output_padding=1.
-  Known so far: stride=1, padding=0, output_padding=1, dilation=1, groups=1."""),
+  Known so far: stride=1, padding=0, output_padding=1, dilation=1, groups=1, padding_mode='zeros'."""),
     ("ConvTranspose1d", (4, 6, 3), {"groups": 4}, """
 While building ConvTranspose1d(4, 6, 3):
   groups=4 does not divide the 6 output channels; both channel counts must be multiples of the groups.
-  Known so far: stride=1, padding=0, output_padding=0, dilation=1, groups=4."""),
-    ("ConvTranspose2d", (3, 8, 3), {"padding_mode": "circular"}, """
-ConvTranspose2d: padding_mode='circular' has no transpose here; its padding crops the output, so leave it at "zeros".\
-"""),
+  Known so far: stride=1, padding=0, output_padding=0, dilation=1, groups=4, padding_mode='zeros'."""),
+    ("ConvLocal1d", (3, 8, 3, 2), {}, """
+While building ConvLocal1d(3, 8, 3):
+  On spatial axis 0: the window spans 3 inputs (kernel=3, dilation=1), but input and padding have 2 + 0 + 0 = 2; \
+give a larger input, more padding or a smaller kernel.
+  Known so far: input_size=2, stride=1, padding=0, dilation=1, groups=1, padding_mode='zeros'."""),
+    ("ConvLocal2d", (3, 8, 3, (5, 5, 5)), {}, """
+While building ConvLocal2d(3, 8, 3):
+  input_size=(5, 5, 5) has 3 entries; this window has 2 spatial axes.
+  Known so far: input_size=(5, 5, 5), stride=1, padding=0, dilation=1, groups=1, padding_mode='zeros'."""),
+    ("ConvTiled2d", (3, 8, 3, 0), {}, """
+While building ConvTiled2d(3, 8, 3):
+  period must be at least 1, got period=0.
+  Known so far: period=0, stride=1, padding=0, dilation=1, groups=1, padding_mode='zeros'."""),
+    ("LazyConv2d", (8, 0), {}, """
+While building LazyConv2d(8, 0):
+  kernel must be at least 1, got kernel=0.
+  Known so far: stride=1, padding=0, dilation=1, groups=1, padding_mode='zeros'."""),
+    ("LazyConv2d", (8, 3), {"groups": 3}, """
+While building LazyConv2d(8, 3):
+  groups=3 does not divide the 8 output channels; both channel counts must be multiples of the groups.
+  Known so far: stride=1, padding=0, dilation=1, groups=3, padding_mode='zeros'."""),
+    ("AdaptiveAvgPool2d", (0,), {}, """
+While building AdaptiveAvgPool2d(0):
+  an output size must be a whole number of at least 1, got 0."""),
+    ("AdaptiveMaxPool2d", ((1, 2, 3),), {}, """
+While building AdaptiveMaxPool2d((1, 2, 3)):
+  output_size=(1, 2, 3) has 3 entries; this window has 2 spatial axes."""),
     ("MaxPool2d", (0,), {}, """
 While building MaxPool2d(0):
   kernel must be at least 1, got kernel=0.
@@ -518,6 +854,40 @@ or 3 without a batch; got shape (2, 9).",
         striate.nn.AvgPool2d(2, divisor_override=0),
         (2, 3, 4, 4),
         "avg_pool: divisor must be a whole number other than 0, got divisor=0.",
+    ),
+    (
+        striate.nn.ConvLocal2d(3, 8, 3, 5),
+        (2, 3, 5, 6),
+        ("ConvLocal2d has weights for inputs of size (5, 5), got x of shape (2, 3, 5, 6); "
+        "resize x, or build the layer with input_size=(5, 6)."),
+    ),
+    (
+        striate.nn.ConvTiled1d(3, 8, 3, 2),
+        (3,),
+        "ConvTiled1d needs 3 dimensions, (N, C, *spatial), or 2 without a batch; got shape (3,).",
+    ),
+    (
+        striate.nn.LazyConv2d(8, 3),
+        (3, 4),
+        "LazyConv2d needs 4 dimensions, (N, C, *spatial), or 3 without a batch; got shape (3, 4).",
+    ),
+    (
+        striate.nn.LazyConv1d(8, 3, groups=2),
+        (1, 3, 9),
+        ("While sizing LazyConv1d for x of shape (1, 3, 9):\n"
+        "  groups=2 does not divide the 3 input channels; both channel counts must be multiples of the groups."),
+    ),
+    (
+        striate.nn.LazyConvLocal1d(8, 5),
+        (1, 3, 4),
+        ("While sizing LazyConvLocal1d for x of shape (1, 3, 4):\n"
+        "  On spatial axis 0: the window spans 5 inputs (kernel=5, dilation=1), but input and padding have "
+        "4 + 0 + 0 = 4; give a larger input, more padding or a smaller kernel."),
+    ),
+    (
+        striate.nn.Fold(4, 3),
+        (1, 2, 2, 3),
+        "Fold: columns of shape (1, 2, 2, 3) hold the taps of kernel (2,), not of kernel_size=3.",
     ),
 ]  # fmt: skip
 

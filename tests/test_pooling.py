@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
-from math import prod
+from itertools import islice, product
+from math import exp, inf, prod
 from typing import Any
 
 import numpy
@@ -29,7 +29,7 @@ def shuffled(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def row(*values: float) -> Tensor:
-    return torch.tensor([[values]])
+    return torch.tensor([[values]], dtype=torch.float32)
 
 
 def same(actual: Tensor, expected: Tensor) -> None:
@@ -567,3 +567,238 @@ def test_autocast_changes_no_mean(dtype: torch.dtype, dilation: int) -> None:
         y = striate.avg_pool(x, 3, dilation=dilation, stride=1)
     torch.testing.assert_close(y, torch.full_like(y, 70_000.0), rtol=1e-6, atol=0)
     assert y.dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------------------------------- other means
+
+
+@pytest.mark.parametrize(("size", "options", "axes"), BEYOND_TORCH, ids=IDS)
+@pytest.mark.parametrize("p", [1, 2, 2.5, 3, inf])
+def test_the_norm_is_its_definition(p: float, size: tuple[int, ...], options: dict[str, Any], axes: list[Axis]) -> None:
+    x = shuffled(1, 2, *size) / 8
+
+    def norm(values: list[float], taps: int) -> float:
+        return max(map(abs, values)) if p == inf else sum(abs(v) ** p for v in values) ** (1 / p)
+
+    torch.testing.assert_close(striate.lp_pool(x, p=p, **options), by_definition(x, axes, norm))
+
+
+@pytest.mark.parametrize(("size", "options", "axes"), BEYOND_TORCH, ids=IDS)
+@pytest.mark.parametrize("sigma", [None, 0.7])
+def test_the_gaussian_mean_is_its_definition(
+    sigma: float | None, size: tuple[int, ...], options: dict[str, Any], axes: list[Axis]
+) -> None:
+    x = shuffled(1, 1, *size) / 8
+    got = striate.gaussian_pool(x, sigma=sigma, **options)
+    for position, real, _ in windows(size, axes):
+        total = weights = 0.0
+        for read in real:
+            weight = 1.0
+            for i, o, a in zip(read, position, axes, strict=True):
+                middle = o * a.stride - a.before + a.dilation * (a.kernel - 1) / 2
+                deviation = sigma or (a.dilation * (a.kernel - 1) + 1) / 4
+                weight *= exp(-((i - middle) ** 2) / (2 * deviation**2))
+            total, weights = total + weight * x[(0, 0, *read)].item(), weights + weight
+        assert got[(0, 0, *position)].item() == pytest.approx(total / weights, abs=1e-12)
+
+
+def test_norms_by_hand() -> None:
+    assert striate.lp_pool(row(3, -4, 0, 0), 2).tolist() == [[[5, 0]]]
+    assert striate.lp_pool(row(-1, -2, 3, 0), 2, p=1).tolist() == [[[3, 3]]]
+    assert striate.lp_pool(row(-1, -2, 3, 0), 2, p=inf).tolist() == [[[2, 3]]]
+    assert striate.lp_pool(torch.tensor([[[3j, 4, 3 + 4j, 0]]]), 2).tolist() == [[[5, 5]]]
+    assert striate.lp_pool(torch.tensor([[[3j, 4, 3 + 4j, 0]]]), 2, p=1).tolist() == [[[7, 5]]]
+    assert striate.lp_pool(row(torch.nan, 1, 2, 2), 2).isnan().tolist() == [[[True, False]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_powers_do_not_overflow(p: float, dtype: torch.dtype) -> None:
+    huge = torch.finfo(dtype).max / 8
+    x = torch.full((1, 1, 4), huge).to(dtype)
+    y = striate.lp_pool(x, 4, p=p)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, (x[..., :1].double() * 4 ** (1 / p)).to(dtype))
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, inf])
+def test_the_gradient_of_a_norm_is_never_nan(p: float) -> None:
+    x = row(0, 0, 0, -2.0).requires_grad_()
+    (back,) = torch.autograd.grad(striate.lp_pool(x, 2, p=p).sum(), x, create_graph=True)
+    assert back.tolist() == [[[0, 0, 0, -1]]]
+    assert torch.autograd.grad(back.sum(), x, allow_unused=True)[0] is None or not back.isnan().any()
+
+
+def test_weights_of_a_narrow_gaussian_do_not_all_vanish() -> None:
+    """Even kernels have no tap in the middle, and at the border the near taps may be padding."""
+    x = row(1, 2, 4)
+    assert striate.gaussian_pool(x, 2, stride=1, sigma=1e-3).tolist() == [[[1.5, 3]]]
+    assert striate.gaussian_pool(x, 5, stride=1, padding=4, sigma=1e-3).tolist() == [[[1, 1, 1, 2, 4, 4, 4]]]
+    wide = striate.gaussian_pool(x, 3, sigma=1e9)
+    torch.testing.assert_close(wide, torch.full_like(wide, 7 / 3))
+    two = striate.gaussian_pool(shuffled(1, 1, 5, 5), 3, sigma=(1e9, 1e-3))
+    assert two.item() == pytest.approx(shuffled(1, 1, 5, 5)[0, 0, :3, 1].mean().item())
+
+
+SIGMA = "gaussian_pool: sigma must be a positive, finite number, got sigma="
+MEANS: list[tuple[Callable[[], Any], str]] = [
+    (
+        lambda: striate.lp_pool(row(1, 2), 2, p=0.5),
+        "lp_pool: p must be a number of at least 1, or math.inf, got p=0.5.",
+    ),
+    (
+        lambda: striate.lp_pool(row(1, 2), 2, p=torch.nan),
+        "lp_pool: p must be a number of at least 1, or math.inf, got p=nan.",
+    ),
+    (
+        lambda: striate.lp_pool(row(1, 2).int(), 2),
+        "lp_pool: x is torch.int32; a norm needs floating-point numbers, as in x.float().",
+    ),
+    (lambda: striate.gaussian_pool(row(1, 2), 2, sigma=0), f"{SIGMA}0."),
+    (lambda: striate.gaussian_pool(row(1, 2), 2, sigma=inf), f"{SIGMA}inf."),
+    (lambda: striate.gaussian_pool(row(1, 2), 2, sigma=True), f"{SIGMA}True."),
+    (
+        lambda: striate.gaussian_pool(row(1, 2), 2, sigma=(1, 2)),
+        "gaussian_pool: sigma=(1, 2) has 2 entries; this window has 1 spatial axis.",
+    ),
+    (
+        lambda: striate.gaussian_pool(row(1, 2).int(), 2),
+        "gaussian_pool: x is torch.int32; a mean needs floating-point numbers, as in x.float().",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), MEANS, ids=range(len(MEANS)))
+def test_refusals_of_the_other_means(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(GeometryError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+# ---------------------------------------------------------------------------------------------- citizens of PyTorch
+
+CITIZENS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda x: striate.max_pool(x, (2, 3), stride=1, padding=1),
+    "max-uneven": lambda x: striate.max_pool(x, (2, 3), stride=1, padding=((1, 0), (2, 1)), dilation=2),
+    "max-switches": lambda x: striate.max_pool(x, (2, 2), padding=((1, 0), 0), return_switches=True)[0],
+    "max-4": lambda x: striate.max_pool(x[..., None, None], (2, 2, 1, 1), stride=1),
+    "avg": lambda x: striate.avg_pool(x, (2, 3), stride=2, padding=1),
+    "avg-uneven": lambda x: striate.avg_pool(x, (2, 3), stride=1, padding=((1, 0), (2, 1))),
+    "avg-dilated": lambda x: striate.avg_pool(x, (2, 2), stride=1, dilation=2),
+    "avg-divisor": lambda x: striate.avg_pool(x, (2, 3), stride=2, ceil=True, divisor=5),
+    "avg-4": lambda x: striate.avg_pool(x[..., None, None], (2, 2, 1, 1), stride=1),
+    "lp": lambda x: striate.lp_pool(x, (2, 2), stride=1, padding=1),
+    "lp3": lambda x: striate.lp_pool(x, (2, 2), p=3, stride=1, dilation=2),
+    "lp-infinity": lambda x: striate.lp_pool(x, (2, 2), p=inf, stride=1),
+    "gaussian": lambda x: striate.gaussian_pool(x, (3, 3), stride=1, padding=1),
+}
+TRACED = ["max", "max-uneven", "max-4", "avg-uneven", "lp", "gaussian"]
+citizens = pytest.mark.parametrize("function", CITIZENS.values(), ids=CITIZENS)
+
+
+def apart(*shape: int) -> Tensor:
+    """Numbers whose absolute values all differ, so that a small step changes no maximum."""
+    return shuffled(*shape) / 7 - 0.03
+
+
+@citizens
+def test_derivatives_in_both_modes(function: Callable[[Tensor], Tensor]) -> None:
+    x = apart(1, 2, 4, 5).requires_grad_()
+    assert torch.autograd.gradcheck(function, x, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, x, fast_mode=True)
+
+
+@citizens
+def test_transforms(function: Callable[[Tensor], Tensor]) -> None:
+    x = apart(3, 2, 4, 5)
+    wanted = function(x)
+    singles = torch.vmap(lambda image: function(image[None])[0])(x)
+    same(singles, wanted)
+    slope = torch.func.grad(lambda x: function(x).square().sum())
+    torch.testing.assert_close(torch.vmap(lambda image: slope(image[None])[0])(x), slope(x))
+    assert function(x.to("meta")).shape == wanted.shape
+    empty = x[:0].clone().requires_grad_()
+    assert torch.autograd.grad(function(empty).sum(), empty)[0].shape == empty.shape
+    torch.use_deterministic_algorithms(True)
+    try:
+        leaf = x.clone().requires_grad_()
+        function(leaf).sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        assert function(x.to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("function", [CITIZENS[name] for name in TRACED], ids=TRACED)
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_compiled_and_exported(function: Callable[[Tensor], Tensor]) -> None:
+    x = apart(3, 2, 4, 5).requires_grad_()
+    wanted = function(x)
+    upstream = torch.ones_like(wanted)
+    torch._dynamo.reset()
+    y = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=True)(x)
+    torch.testing.assert_close(y, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(z, x, upstream)[0] for z in (y, wanted)))
+    module = type("Module", (torch.nn.Module,), {"forward": lambda self, x: function(x)})()
+    program = torch.export.export(module, (x.detach(),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    longer = apart(5, 2, 4, 5)
+    torch.testing.assert_close(program.module()(longer), function(longer))
+
+
+# --------------------------------------------------------------------------------------------- PyTorch's own samples
+
+SAMPLED = [f"{name}_pool{axes}d" for name in ("max", "avg", "adaptive_max", "adaptive_avg") for axes in (1, 2, 3)]
+
+
+def translated(name: str, x: Tensor, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Our call with PyTorch's arguments."""
+    axes = int(name[-2])
+    if name.startswith("adaptive"):
+        size = args[0] if isinstance(args[0], tuple | list) else (args[0],) * axes
+        switches = options.get("return_indices") or True in args[1:]
+        return getattr(striate, name[:-2])(x, size, **({"return_switches": True} if switches else {}))
+    order: tuple[str, ...] = ("kernel_size", "stride", "padding")
+    order += (
+        ("dilation", "ceil_mode") if name.startswith("max") else ("ceil_mode", "count_include_pad", "divisor_override")
+    )
+    given = dict(zip(order, args, strict=False)) | options
+    kernel = given.pop("kernel_size")
+    kernel = tuple(kernel) if isinstance(kernel, tuple | list) else (kernel,) * axes
+    kernel = kernel * axes if len(kernel) == 1 else kernel
+    names = {
+        "stride": "stride",
+        "padding": "padding",
+        "dilation": "dilation",
+        "ceil_mode": "ceil",
+        "count_include_pad": "count_padding",
+        "divisor_override": "divisor",
+        "return_indices": "return_switches",
+    }
+    ours = {names[k]: v for k, v in given.items()}
+    for k in ("stride", "padding", "dilation"):
+        if isinstance(ours.get(k), tuple | list):
+            ours[k] = tuple(ours[k]) * axes if len(ours[k]) == 1 else tuple(ours[k])
+    if name.startswith("avg"):
+        ours.setdefault("count_padding", True)
+    return getattr(striate, name[:-2])(x, kernel, **{k: v for k, v in ours.items() if v is not None and v != ()})
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_pytorch_s_own_samples_with_gradients(name: str) -> None:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    (info,) = [info for info in op_db if info.name == f"nn.functional.{name}"]
+    compared = 0
+    for sample in islice(
+        info.sample_inputs("cpu", torch.float64, requires_grad=True), 0, None, 19 if name[0] == "m" else 1
+    ):
+        x, args, options = sample.input, sample.args, sample.kwargs
+        wanted = info.op(x, *args, **options)
+        got = translated(name, x, args, options)
+        pairs = list(zip(got, wanted, strict=True)) if isinstance(wanted, tuple) else [(got, wanted)]
+        for mine, torch_s in pairs:
+            torch.testing.assert_close(mine, torch_s)
+        upstream = torch.ones_like(pairs[0][1])
+        torch.testing.assert_close(*(torch.autograd.grad(y, x, upstream)[0] for y in pairs[0]))
+        compared += 1
+    assert compared >= 3

@@ -13,25 +13,38 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import nn as nn
     from . import zoo as zoo
+    from .adaptive import adaptive_avg_pool as adaptive_avg_pool
+    from .adaptive import adaptive_max_pool as adaptive_max_pool
+    from .adaptive import max_unpool as max_unpool
+    from .adaptive import maxout as maxout
     from .analysis import Description as Description
     from .analysis import describe as describe
     from .architecture import Architecture as Architecture
+    from .batches import ragged as ragged
     from .computing import algorithms as algorithms
     from .convolution import conv as conv
+    from .convolution import conv_local as conv_local
+    from .convolution import conv_tiled as conv_tiled
     from .convolution import conv_transpose as conv_transpose
     from .datasets import Dataset as Dataset
     from .geometry import Axis as Axis
     from .geometry import Geometry as Geometry
+    from .matrices import matrix as matrix
     from .metrics import Evaluation as Evaluation
     from .networks import network as network
+    from .normalization import local_response_norm as local_response_norm
     from .planning import Plan as Plan
     from .planning import plan as plan
     from .pooling import avg_pool as avg_pool
+    from .pooling import gaussian_pool as gaussian_pool
+    from .pooling import lp_pool as lp_pool
     from .pooling import max_pool as max_pool
     from .prediction import evaluate as evaluate
     from .prediction import predict as predict
     from .runs import Run as Run
     from .runs import train as train
+    from .unfolding import fold as fold
+    from .unfolding import unfold as unfold
 
 __version__ = "0.1.0"
 
@@ -53,8 +66,21 @@ _HOMES = {
     "avg_pool": "pooling",
     "conv": "convolution",
     "conv_transpose": "convolution",
+    "conv_tiled": "convolution",
+    "conv_local": "convolution",
+    "matrix": "matrices",
     "max_pool": "pooling",
+    "fold": "unfolding",
+    "unfold": "unfolding",
+    "local_response_norm": "normalization",
+    "maxout": "adaptive",
+    "max_unpool": "adaptive",
+    "adaptive_avg_pool": "adaptive",
+    "adaptive_max_pool": "adaptive",
+    "gaussian_pool": "pooling",
+    "lp_pool": "pooling",
     "plan": "planning",
+    "ragged": "batches",
 }
 _MODULES = ("datasets", "errors", "nn", "zoo")
 

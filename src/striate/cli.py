@@ -71,6 +71,41 @@ def describe(
     _show(found.to_dict(), str(found), as_json)
 
 
+@verb("striate plan 8x64x56x56 128x64x3x3 --padding same")
+def plan(
+    x: Annotated[str, typer.Argument(help="Shape of the input, examples x channels x sizes: 8x64x56x56.")],
+    weight: Annotated[str, typer.Argument(help="Shape of the weights: 128x64x3x3; periods of a tiled layer in front.")],
+    stride: Annotated[str, typer.Option(help="One number, or one per axis as 2x1.")] = "1",
+    padding: Annotated[str, typer.Option(help="One number, one per axis, or a word: same, full, causal.")] = "0",
+    dilation: Annotated[str, typer.Option(help="One number, or one per axis.")] = "1",
+    groups: Annotated[int, typer.Option(help="Blocks of channels that do not mix.")] = 1,
+    transposed: Annotated[bool, typer.Option("--transposed", help="Plan the transposed convolution.")] = False,
+    output_padding: Annotated[str, typer.Option(help="Transposed only: positions added at the end.")] = "0",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64 or complex64.")] = "float32",
+    algorithm: Annotated[str | None, typer.Option(help="Ask for one by name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print who computes a convolution and its two gradients, what each would do, and who refuses why."""
+    import torch
+
+    from .computing import DIRECTIONS
+    from .planning import plan as make
+
+    types = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64", "complex64")}
+    if dtype not in types:
+        raise OptionError(f"--dtype {dtype}: expected one of {', '.join(types)}.")
+    shapes = (_numbers("X", x, "8x64x56x56", 3) or (), _numbers("WEIGHT", weight, "128x64x3x3", 3) or ())
+    options: dict[str, Any] = dict(
+        stride=_per_axis("--stride", stride, "2x1"),
+        padding=padding if padding.isalpha() or "_" in padding else _per_axis("--padding", padding, "1x2 or same"),
+        dilation=_per_axis("--dilation", dilation, "2x1"),
+        output_padding=_per_axis("--output-padding", output_padding, "1x0"),
+        groups=groups, transposed=transposed, dtype=types[dtype], algorithm=algorithm,
+    )  # fmt: skip
+    plans = [make(*shapes, **options, direction=direction) for direction in DIRECTIONS]
+    _show([p.to_dict() for p in plans], "\n\n".join(map(str, plans)), as_json)
+
+
 @verb("striate train lenet5 --data fashion-mnist-mini --epochs 15")
 def train(
     network: Annotated[str | None, typer.Argument(help="A network text, zoo name or file.")] = None,
@@ -237,6 +272,13 @@ def _numbers(option: str, written: str | None, example: str, fewest: int = 2) ->
     if len(parts) < fewest or not all(part.isdecimal() and int(part) for part in parts):
         raise OptionError(f"{option} {written}: expected whole numbers joined by x, as in {example}.")
     return tuple(map(int, parts))
+
+
+def _per_axis(option: str, written: str, example: str) -> int | tuple[int, ...]:
+    parts = written.lower().split("x")
+    if not all(part.isdecimal() for part in parts):
+        raise OptionError(f"{option} {written}: expected a whole number, or one per axis joined by x, as in {example}.")
+    return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
 
 
 def _square(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:

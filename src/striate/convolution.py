@@ -1,76 +1,61 @@
-"""Convolution and transposed convolution on any number of axes: where tensors meet the geometry, once."""
+"""Convolution, transposed, local and tiled, on any number of axes: where tensors meet the geometry, once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import padding as padding_words
-from .computing import Problem, as_given, autocasts, find, vendor
-from .errors import GeometryError, unknown_name
-from .geometry import Axis, Geometry, frozen
-from .planning import choose, towards
+from .borders import Sources, extend, gather_back
+from .computing import ALGORITHMS, as_given, autocasts, vendor
+from .errors import AlgorithmError, GeometryError, unknown_name
+from .geometry import Axis, Geometry, frozen, per_axis
+from .graphs import whole
+from .planning import Plans, choose_all, pose
+from .trilinear import convolve
 
 OPTIONS = ("stride", "padding", "dilation", "groups", "output_padding")
-
-
-class Convolution(torch.autograd.Function):
-    """A convolution by a planned algorithm, whose gradients are planned convolutions again."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, problem: Problem, algorithm: str | None) -> Tensor:
-        """Run the forward plan."""
-        chosen = find("convolution", choose(problem, algorithm).algorithm)
-        return chosen.run(x, chosen.prepare(weight, problem), problem)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep what the gradients need."""
-        x, weight, ctx.problem, ctx.algorithm = inputs
-        ctx.save_for_backward(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Ask for the geometries of both gradients and run them as convolutions of their own."""
-        (gradient,) = outputs
-        x, weight = ctx.saved_tensors
-        to_input = to_weight = None
-        if ctx.needs_input_grad[0]:
-            adjoint = towards(ctx.problem, "input_gradient")
-            to_input = convolve(gradient, weight.conj(), adjoint, ctx.algorithm)
-        if ctx.needs_input_grad[1]:
-            image, kernel = (gradient, x.conj()) if ctx.problem.geometry.transposed else (x.conj(), gradient)
-            to_weight = _weight_gradient(image, kernel, towards(ctx.problem, "weight_gradient"), ctx.algorithm)
-        return to_input, to_weight, None, None
-
-
-convolve: Callable[..., Tensor] = Convolution.apply
-
-
-def _weight_gradient(image: Tensor, kernel: Tensor, problem: Problem, algorithm: str | None) -> Tensor:
-    """Convolve with batch and channels exchanged, group by group: ``(C/g, g*N, *) * (O, N, *) -> (O, C/g, *K)``."""
-    groups = problem.geometry.groups
-    images = image.unflatten(1, (groups, -1)).movedim(2, 0).transpose(1, 2).flatten(1, 2)
-    kernels = kernel.transpose(0, 1)
-    return convolve(images, kernels, problem, algorithm).transpose(0, 1)
+SHARED = ("conv", "conv_transpose")
+WEIGHTS = {
+    "conv": "(O, C/groups, *K)",
+    "conv_transpose": "(C, O/groups, *K)",
+    "conv_local": "(*out, O, C/groups, *K)",
+    "conv_tiled": "(*period, O, C/groups, *K)",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One convolution call, checked: everything but the tensors."""
+    """One call, checked: everything but the tensors.
 
-    problem: Problem
-    sources: tuple[tuple[int, ...], ...] | None
-    vendor: bool
+    Args:
+        window: The geometry as the caller wrote it, transposed or not, padding modes made explicit.
+        outputs: Output channels.
+        size: Output positions per axis; None where a traced graph leaves the sizes open.
+        plans: What computes it; None where PyTorch's own call does, with its own derivatives.
+        direction: Which of the plans is the call's own.
+        dtype: The type to compute in.
+        sources: Where the rows of the padded image come from, in the padding modes other than zeros.
+        kernels: The shape in which the weights are computed with: without a period that is 1 everywhere.
+    """
+
+    window: Geometry
+    outputs: int
+    size: tuple[int, ...] | None
+    plans: Plans | None
+    direction: str
+    dtype: torch.dtype
+    sources: Sources | None
+    kernels: tuple[int, ...]
 
 
+@whole
 def conv(
     x: Tensor,
     weight: Tensor,
@@ -111,13 +96,13 @@ def conv(
     tensor([[[[19., 25.],
               [37., 43.]]]])
     """
-    window = (*map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)), False)
-    call = _bind(*_facts(x), *_facts(weight), *window, padding_mode, algorithm)
+    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)))
     if flip:
         weight = weight.flip(tuple(range(2, weight.dim())))
-    return _run(x, weight, bias, call, algorithm)
+    return _apply("conv", x, weight, bias, options, padding_mode, algorithm)
 
 
+@whole
 def conv_transpose(
     x: Tensor,
     weight: Tensor,
@@ -128,6 +113,7 @@ def conv_transpose(
     output_padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     algorithm: str | None = None,
 ) -> Tensor:
     """Transposed convolution over any number of spatial axes: the input gradient of :func:`conv`.
@@ -143,19 +129,139 @@ def conv_transpose(
         output_padding: Positions added at the end of the output, less than stride or dilation.
         dilation: Step between taps.
         groups: Blocks of channels that do not mix.
+        padding_mode: What the padding of that convolution holds. Its adjoint adds what falls on a copied row to the
+            position that the row was copied from.
         algorithm: Ask for one of :func:`striate.algorithms` by name.
 
     Raises:
         GeometryError: The shapes do not fit each other or the window.
-        UnknownNameError: No such padding word or algorithm.
+        UnknownNameError: No such padding word, padding mode or algorithm.
         AlgorithmError: The algorithm asked for cannot serve this window.
 
     >>> conv_transpose(torch.ones(1, 1, 2), torch.tensor([[[1.0, 2.0, 3.0]]]), stride=2)
     tensor([[[1., 2., 4., 2., 3.]]])
     """
-    window = (*map(frozen, OPTIONS, (stride, padding, dilation, groups, output_padding)), True)
-    call = _bind(*_facts(x), *_facts(weight), *window, "zeros", algorithm)
-    return _run(x, weight, bias, call, algorithm)
+    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, output_padding)))
+    return _apply("conv_transpose", x, weight, bias, options, padding_mode, algorithm)
+
+
+@whole
+def conv_local(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int | Sequence[int]] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    algorithm: str | None = None,
+) -> Tensor:
+    """Locally connected layer: a convolution whose every output position has weights of its own.
+
+        out[n, o, p] = bias[o, p] + sum over c, t of weight[p, o, c, t] * x[n, c, p * stride + t * dilation - before]
+
+    Source: I. Goodfellow et al., "Deep Learning", 2016, section 9.5 (unshared convolution).
+
+    Args:
+        x: ``(N, C, *spatial)`` or ``(C, *spatial)``.
+        weight: ``(*out, O, C/groups, *K)``, one kernel for each output position.
+        bias: ``(O, *out)`` or ``(O,)``.
+        stride: As in :func:`conv`; likewise padding, dilation, groups and padding_mode.
+        padding: See :func:`conv`.
+        dilation: See :func:`conv`.
+        groups: See :func:`conv`.
+        padding_mode: See :func:`conv`.
+        algorithm: Ask for one of :func:`striate.algorithms` by name.
+
+    Raises:
+        GeometryError: The shapes do not fit each other, or the weights are for another number of positions.
+        UnknownNameError: No such padding word, padding mode or algorithm.
+        AlgorithmError: The algorithm asked for cannot serve this window.
+
+    >>> x = torch.tensor([[[1.0, 2.0, 3.0]]])
+    >>> conv_local(x, torch.tensor([[1.0, 0.0], [0.0, 10.0]]).view(2, 1, 1, 2))
+    tensor([[[ 1., 30.]]])
+    """
+    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)))
+    return _apply("conv_local", x, weight, bias, options, padding_mode, algorithm)
+
+
+@whole
+def conv_tiled(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int | Sequence[int]] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    algorithm: str | None = None,
+) -> Tensor:
+    """Tiled convolution: neighbouring outputs have kernels of their own, which repeat with a period.
+
+        out[n, o, p] = bias[o, p mod t] + sum over c, u of weight[p mod t, o, c, u] * x[n, c, i]
+        i = p * stride + u * dilation - before
+
+    Period 1 is :func:`conv`; a period of the output size is :func:`conv_local`. Source: I. Goodfellow et al., "Deep
+    Learning", 2016, equation 9.10; K. Gregor and Y. LeCun, arXiv 1006.0448.
+
+    Args:
+        x: ``(N, C, *spatial)`` or ``(C, *spatial)``.
+        weight: ``(*period, O, C/groups, *K)``.
+        bias: ``(O, *period)`` or ``(O,)``.
+        stride: As in :func:`conv`; likewise padding, dilation, groups and padding_mode.
+        padding: See :func:`conv`.
+        dilation: See :func:`conv`.
+        groups: See :func:`conv`.
+        padding_mode: See :func:`conv`.
+        algorithm: Ask for one of :func:`striate.algorithms` by name.
+
+    Raises:
+        GeometryError: The shapes do not fit each other.
+        UnknownNameError: No such padding word, padding mode or algorithm.
+        AlgorithmError: The algorithm asked for cannot serve this window.
+
+    >>> conv_tiled(torch.ones(1, 1, 4), torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+    tensor([[[ 1., -1.,  1., -1.]]])
+    """
+    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)))
+    return _apply("conv_tiled", x, weight, bias, options, padding_mode, algorithm)
+
+
+def _apply(
+    name: str, x: Tensor, weight: Tensor, bias: Tensor | None, options: Any, mode: str, algorithm: str | None
+) -> Tensor:
+    shape, dtype, device = _facts(x)
+    call = _bind(name, shape, dtype, device, *_facts(weight), *options, mode, algorithm)
+    axes = len(call.window.axes)
+    if bias is not None:
+        bias = _fitting(name, bias, call, device)
+    batched = x if len(shape) == axes + 2 else x.unsqueeze(0)
+    y = _compute(batched, weight, bias, call, device)
+    return y if len(shape) == axes + 2 else y.squeeze(0)
+
+
+def _compute(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, device: str) -> Tensor:
+    window, copied_after = call.window, call.sources is not None and call.window.transposed
+    if call.sources is not None and not window.transposed:
+        x = extend(x, call.sources)
+    kernels = weight if weight.dim() == len(call.kernels) else weight.reshape(call.kernels)
+    if call.plans is None:
+        own = bias if bias is not None and bias.dim() == 1 and not copied_after else None
+        y = vendor.Convolution().call(x, kernels, own, window)
+        bias = None if own is bias else bias
+    else:
+        with as_given(device):
+            y = convolve(x.to(call.dtype), kernels.to(call.dtype), call.plans, call.direction)
+    if copied_after and call.sources is not None and call.size is not None:
+        y = gather_back(y, call.sources, call.size)
+    if bias is None:
+        return y
+    return y + (bias.view(-1, *(1 for _ in window.axes)) if bias.dim() == 1 else bias).to(y.dtype)
 
 
 def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:
@@ -165,31 +271,37 @@ def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:
     return tensor.shape, torch.get_autocast_dtype(device) if lowered else tensor.dtype, device
 
 
-def _run(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, algorithm: str | None) -> Tensor:
-    problem = call.problem
-    per_channel = bias is None or bias.dim() == 1
-    if bias is not None:
-        _check_bias(bias, problem)
-    batched = x if x.dim() == weight.dim() else x.unsqueeze(0)
-    if call.sources is not None:
-        for axis, positions in enumerate(call.sources, start=2):
-            batched = batched.index_select(axis, torch.tensor(positions, device=x.device))
-    if call.vendor:
-        y = vendor.Convolution().call(batched, weight, bias if per_channel else None, problem)
-    else:
-        with as_given(problem.device):
-            y = convolve(batched.to(problem.dtype), weight.to(problem.dtype), problem, algorithm)
-    if bias is not None and not (call.vendor and per_channel):
-        y = y + (bias.view(-1, *(1 for _ in problem.size)) if per_channel else bias).to(y.dtype)
-    return y if x.dim() == weight.dim() else y.squeeze(0)
+def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, weight: Sequence[Any], *rest: Any) -> _Call:
+    """The checked call, looked up.
+
+    A traced graph may leave numbers open. The batch may stay so, and the sizes where PyTorch's own call needs none of
+    them; otherwise ``torch.compile`` is made to fix them, and ``torch.export``, which may not, is told what to do.
+    """
+    registered = len(ALGORITHMS["convolution"])
+    if not any(isinstance(n, torch.SymInt) for n in (*x, *weight)):
+        return _checked(registered, name, tuple(x), dtype, device, tuple(weight), *rest)
+    kernel = tuple(map(int, weight))
+    axes = len(kernel) - 2 if name in SHARED else len(kernel) // 2 - 1
+    places = len(x) - axes
+    batch = [1 if isinstance(n, torch.SymInt) else n for n in x[: places - 1]]
+    known = (*batch, *map(int, x[len(batch) : places]))
+    try:
+        open_sizes = (None if isinstance(n, torch.SymInt) else n for n in x[places:])
+        return _checked(registered, name, (*known, *open_sizes), dtype, device, kernel, *rest)
+    except (GeometryError, AlgorithmError):
+        if torch.compiler.is_exporting():
+            raise
+    return _checked(registered, name, (*known, *map(int, x[places:])), dtype, device, kernel, *rest)
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _bind(
-    x: torch.Size,
+def _checked(
+    registered: int,
+    name: str,
+    x: tuple[int | None, ...],
     dtype: torch.dtype,
     device: str,
-    weight: torch.Size,
+    weight: tuple[int, ...],
     weight_dtype: torch.dtype,
     weight_device: str,
     stride: Any,
@@ -197,14 +309,14 @@ def _bind(
     dilation: Any,
     groups: Any,
     output_padding: Any,
-    transposed: bool,
     mode: str,
     algorithm: str | None,
 ) -> _Call:
-    """Compare shapes with the geometry; every later step relies on this."""
-    name = "conv_transpose" if transposed else "conv"
-    axes = len(weight) - 2
-    _check_dimensions(name, x, weight, axes)
+    """Compare shapes with the geometry; every later step relies on this.
+
+    ``registered`` counts the algorithms, so that plans made before one was added are not found again.
+    """
+    axes = _spatial_axes(name, x, weight)
     if dtype != weight_dtype:
         raise GeometryError(
             f"{name}: x is {dtype} but weight is {weight_dtype}; convert one, as in x.to(weight.dtype)."
@@ -214,81 +326,144 @@ def _bind(
             f"{name}: x is on {device} but weight is on {weight_device}; move one, as in x.to(weight.device)."
         )
     size = tuple(x[-axes:])
+    whole = None if None in size else tuple(n for n in size if n is not None)
+    transposed = name == "conv_transpose"
     try:
-        geometry = Geometry.window(
-            axes, weight[2:], stride=stride, padding=padding, dilation=dilation, groups=groups,
-            transposed=transposed, output_padding=output_padding, size=None if transposed else size,
+        if whole is None:
+            _check_open(padding, stride, mode, transposed)
+        window = Geometry.window(
+            axes, weight[-axes:], stride=stride, padding=padding, dilation=dilation, groups=groups,
+            period=weight[:-axes - 2] or 1, transposed=transposed, output_padding=output_padding,
+            size=None if transposed else whole,
         )  # fmt: skip
-        outputs = _check_channels(x, weight, geometry)
+        channels, outputs = _check_channels(x, weight, window)
         if 0 in size:
             raise GeometryError(f"x has no inputs on spatial axis {size.index(0)}; at least 1 is needed.")
-        geometry, sources = _explicit(geometry, size, mode)
-        size = tuple(len(s) for s in sources) if sources else size
-        geometry.output_size(size)
+        if mode not in padding_words.MODES:
+            raise unknown_name("padding mode", mode, padding_words.MODES)
+        if whole is None:
+            return _open_call(window, channels, outputs, dtype, algorithm)
+        if name == "conv_local":
+            _check_positions(weight, window, whole)
+        spoken = window.output_size(whole)
+        window, sources = _explicit(window, whole, mode, per_axis("output_padding", output_padding, axes))
     except GeometryError as error:
-        raise GeometryError(f"{name} of x {tuple(x)} with weight {tuple(weight)}: {error}") from None
-    channels = x[-axes - 1]
-    problem = Problem("convolution", geometry, x[0] if len(x) > axes + 1 else 1, channels, outputs, size, dtype, device)
-    plans = {choose(towards(problem, d), algorithm).algorithm for d in ("forward", "input_gradient", "weight_gradient")}
-    return _Call(problem, sources, plans == {"vendor"})
+        shape = "(" + ", ".join("?" if n is None else str(n) for n in x) + ")"
+        raise GeometryError(f"{name} of x {shape} with weight {tuple(weight)}: {error}") from None
+    batch = x[0] if len(x) > axes + 1 else 1
+    read = tuple(len(s) for s in sources) if sources and not transposed else whole
+    problem = pose(window, batch or 0, channels, outputs, read, dtype, device)
+    plans = choose_all(problem, algorithm)
+    vendors = {plans.forward.algorithm, plans.input_gradient.algorithm, plans.weight_gradient.algorithm} == {"vendor"}
+    kernels = window.weight_shape(channels, outputs)
+    return _Call(window, outputs, spoken, None if vendors else plans, problem.direction, dtype, sources, kernels)
 
 
-def _check_dimensions(name: str, x: torch.Size, weight: torch.Size, axes: int) -> None:
-    if axes < 1:
-        layout = "(C, O/groups, *K)" if name == "conv_transpose" else "(O, C/groups, *K)"
-        raise GeometryError(
-            f"{name}: weight must be {layout} with at least one spatial axis, got shape {tuple(weight)}."
-        )
+def _spatial_axes(name: str, x: Sequence[int | None], weight: tuple[int, ...]) -> int:
+    shared = name in SHARED
+    axes = len(weight) - 2 if shared else len(weight) // 2 - 1
+    if axes < 1 or (not shared and len(weight) % 2):
+        least = "at least one spatial axis" if shared else "an even number of dimensions, at least 4"
+        raise GeometryError(f"{name}: weight must be {WEIGHTS[name]} with {least}, got shape {tuple(weight)}.")
     if len(x) not in (axes + 1, axes + 2):
         raise GeometryError(
             f"{name}: weight {tuple(weight)} has {axes} spatial {'axis' if axes == 1 else 'axes'}, so x needs "
             f"{axes + 2} dimensions, (N, C, *spatial), or {axes + 1} without a batch; got shape {tuple(x)}."
         )
+    return axes
 
 
-def _check_channels(x: torch.Size, weight: torch.Size, geometry: Geometry) -> int:
-    """The output channels, if x and weight agree on the channels."""
-    axes = len(geometry.axes)
-    channels, groups = x[-axes - 1], geometry.groups
-    expected, outputs = weight[1] * groups, weight[0]
-    if geometry.transposed:
-        expected, outputs = weight[0], weight[1] * groups
+def _check_channels(x: Sequence[int | None], weight: tuple[int, ...], window: Geometry) -> tuple[int, int]:
+    """The channels of input and output, if x and weight agree on them."""
+    axes, groups = len(window.axes), window.groups
+    first, second = weight[-axes - 2 : -axes]
+    expected, outputs = (first, second * groups) if window.transposed else (second * groups, first)
+    channels = x[-axes - 1]
     if channels != expected:
         batch = "1" if len(x) == axes + 2 else "0"
         hint = f" x looks channels-last: give x.movedim(-1, {batch})." if x[-1] == expected else ""
         raise GeometryError(f"x has {channels} channels, but the weight with groups={groups} takes {expected}.{hint}")
-    geometry.weight_shape(channels, outputs)
-    return outputs
+    window.weight_shape(expected, outputs)
+    return expected, outputs
 
 
-def _check_bias(bias: Tensor, problem: Problem) -> None:
-    _, dtype, device = _facts(bias)
-    if (dtype, device) != (problem.dtype, problem.device):
+def _check_positions(weight: tuple[int, ...], window: Geometry, size: tuple[int, ...]) -> None:
+    given, outputs = tuple(weight[: len(size)]), window.output_size(size)
+    if given != outputs:
         raise GeometryError(
-            f"bias is {dtype} on {device}, but x and weight are {problem.dtype} on {problem.device}; "
+            f"the weight is for {given} output positions, but the window makes {outputs}; "
+            f"give weight of shape {(*outputs, *weight[len(size) :])}."
+        )
+
+
+def _check_open(padding: Any, stride: Any, mode: str, transposed: bool) -> None:
+    """Refuse what depends on the sizes, where a traced graph leaves them open."""
+    steps = stride if isinstance(stride, tuple) else (stride,)
+    if str(padding).startswith("same") and max(steps) > 1 and not transposed:
+        raise GeometryError(
+            f"padding={padding!r} with stride={stride} depends on the sizes, which this graph leaves open; "
+            "write the padding as numbers, or trace with fixed sizes."
+        )
+    if mode != "zeros" and padding not in (0, "valid"):
+        raise GeometryError(
+            f"padding_mode={mode!r} needs the sizes, which this graph leaves open; trace with fixed ones."
+        )
+
+
+def _open_call(window: Geometry, channels: int, outputs: int, dtype: torch.dtype, algorithm: str | None) -> _Call:
+    """The call of a graph whose sizes are open: PyTorch's own, because there is nothing to plan with."""
+    if algorithm not in (None, "vendor"):
+        raise AlgorithmError(
+            f"algorithm={algorithm!r} needs the sizes, which this graph leaves open; trace with fixed ones."
+        )
+    if prod(window.period) > 1 or len(window.axes) > 3:
+        raise AlgorithmError(
+            f"the graph leaves the sizes open, so that only PyTorch's own kernels serve: those share the weights over "
+            f"1 to 3 axes, and this window has period {window.period}. Trace with fixed sizes."
+        )
+    kernels = window.weight_shape(channels, outputs)
+    return _Call(window, outputs, None, None, "forward", dtype, None, kernels)
+
+
+def _fitting(name: str, bias: Tensor, call: _Call, device: str) -> Tensor:
+    """The bias, one value per channel or per output position."""
+    _, dtype, place = _facts(bias)
+    if (dtype, place) != (call.dtype, device):
+        raise GeometryError(
+            f"bias is {dtype} on {place}, but x and weight are {call.dtype} on {device}; "
             "convert it, as in bias.to(weight)."
         )
-    if tuple(bias.shape) == (problem.out_channels,):
-        return
-    per_position = (problem.out_channels, *problem.output_size)
-    if tuple(bias.shape) != per_position:
-        raise GeometryError(
-            f"bias has shape {tuple(bias.shape)}; expected ({problem.out_channels},), one per output channel, "
-            f"or {per_position}, one per output position."
-        )
+    shape, outputs, period = tuple(bias.shape), call.outputs, call.window.period
+    if shape == (outputs,) or (call.size is not None and shape == (outputs, *call.size) and name != "conv_tiled"):
+        return bias
+    if name == "conv_tiled" and shape == (outputs, *period) and call.size is not None:
+        for number, (n, t) in enumerate(zip(call.size, period, strict=True), start=1):
+            bias = bias.index_select(number, torch.arange(n, device=bias.device) % t)
+        return bias
+    per, what = (
+        ((outputs, *period), "position of the period")
+        if name == "conv_tiled"
+        else ((outputs, *(call.size or ())), "output position")
+    )
+    raise GeometryError(
+        f"bias has shape {shape}; expected ({outputs},), one per output channel, or {per}, one per {what}."
+    )
 
 
 def _explicit(
-    geometry: Geometry, size: tuple[int, ...], mode: str
-) -> tuple[Geometry, tuple[tuple[int, ...], ...] | None]:
-    """For a padding mode other than zeros: the unpadded window, and where each padded position comes from."""
-    if mode not in padding_words.MODES:
-        raise unknown_name("padding mode", mode, padding_words.MODES)
-    if mode == "zeros" or not any(axis.before or axis.after for axis in geometry.axes):
-        return geometry, None
-    sources = tuple(
-        tuple(padding_words.sources(mode, n, axis.before, axis.after))
-        for axis, n in zip(geometry.axes, size, strict=True)
+    window: Geometry, size: tuple[int, ...], mode: str, extra: tuple[int, ...]
+) -> tuple[Geometry, Sources | None]:
+    """For a padding mode other than zeros: the unpadded window, and where each padded position comes from.
+
+    A transposed window then writes the padded image, whose rows are added to their sources afterwards.
+    """
+    rows = [(axis.before, axis.after + more) for axis, more in zip(window.axes, extra, strict=True)]
+    if mode == "zeros" or not any(map(any, rows)):
+        return window, None
+    image = window.output_size(size) if window.transposed else size
+    sources = tuple(tuple(padding_words.sources(mode, n, *pair)) for n, pair in zip(image, rows, strict=True))
+    bare = tuple(
+        Axis(axis.kernel, axis.stride, axis.dilation, 0, -more, axis.period)
+        for axis, more in zip(window.axes, extra, strict=True)
     )
-    bare = tuple(Axis(axis.kernel, axis.stride, axis.dilation) for axis in geometry.axes)
-    return Geometry(bare, geometry.groups, geometry.flip, geometry.transposed), sources
+    return Geometry(bare, window.groups, window.flip, window.transposed), sources

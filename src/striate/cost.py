@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from .geometry import Geometry
-from .taps import taps
+from .taps import reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ def real_multiply_adds(geometry: Geometry, in_channels: int, out_channels: int, 
     outputs = geometry.output_size(size)
     geometry.weight_shape(in_channels, out_channels)
     spans = outputs if geometry.transposed else tuple(size)
-    reads = prod(len(taps(axis, n)) for axis, n in zip(geometry.axes, spans, strict=True))
-    return reads * (in_channels // geometry.groups) * out_channels
+    pairs = prod(reads(axis, n) for axis, n in zip(geometry.axes, spans, strict=True))
+    return pairs * (in_channels // geometry.groups) * out_channels
 
 
 def cost(

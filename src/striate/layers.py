@@ -1,4 +1,4 @@
-"""Layers: the operations as ``torch.nn`` modules, with torch.nn's signatures and state dicts, and more paddings."""
+"""Layers with learned windows, as ``torch.nn`` modules: its signatures and state dicts, and more of the family."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
-from .convolution import conv, conv_transpose
+from .convolution import conv, conv_local, conv_tiled, conv_transpose
 from .errors import GeometryError, describing, unknown_name
 from .geometry import Geometry, frozen, per_axis
 from .padding import MODES, WORDS
-from .pooling import avg_pool, max_pool
 
 PerAxis = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
 
 
-class _Window(nn.Module):
-    """A layer that slides a window over ``axes`` spatial axes; the numbered classes only fix that number."""
+class SpatialLayer(nn.Module):
+    """A layer over ``axes`` spatial axes; the numbered classes only fix that number."""
 
     axes: int
 
@@ -29,11 +29,56 @@ class _Window(nn.Module):
         if axes is not None:
             cls.axes = axes
 
+    def check(self, x: Tensor) -> Tensor:
+        """The input, if it has the right number of axes.
 
-class _Convolution(_Window):
-    """What convolution and transposed convolution share: parameters and their first values."""
+        Raises:
+            GeometryError: It has not.
+        """
+        if x.dim() not in (self.axes + 1, self.axes + 2):
+            raise GeometryError(
+                f"{type(self).__name__} needs {self.axes + 2} dimensions, (N, C, *spatial), or {self.axes + 1} "
+                f"without a batch; got shape {tuple(x.shape)}."
+            )
+        return x
+
+    def bind(self, kernel_size: PerAxis, options: dict[str, Any], **window: Any) -> None:
+        """Keep kernel and options as attributes, one number per axis, if they describe a window.
+
+        Raises:
+            GeometryError: They do not.
+            UnknownNameError: No such padding word.
+        """
+        options = {name: frozen(name, value) for name, value in options.items()}
+        numbers = {name: options[name] for name in ("stride", "dilation", "groups", "output_padding", "period")
+                   if name in options}  # fmt: skip
+        word = options["padding"]
+        if isinstance(word, str) and word not in WORDS:
+            raise unknown_name("padding", word, WORDS)
+        Geometry.window(self.axes, kernel_size, padding=0 if isinstance(word, str) else word, **numbers, **window)
+        self.kernel_size: tuple[int, ...] = per_axis("kernel_size", frozen("kernel_size", kernel_size), self.axes)
+        for name, value in options.items():
+            single = value is None or isinstance(value, str) or name == "groups"
+            setattr(self, name, value if single else per_axis(name, value, self.axes))
+
+
+def shown(value: Any) -> str:
+    """An option as one would type it: one number where all axes have the same."""
+    same = isinstance(value, tuple) and value and all(type(n) is int and n == value[0] for n in value)
+    return repr(value[0] if same else value)
+
+
+class _Convolution(SpatialLayer):
+    """What all convolutions share: parameters, their shapes and their first values."""
 
     transposed = False
+    lazy = False
+    stride: tuple[int, ...]
+    padding: str | tuple[Any, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: str
 
     def __init__(
         self,
@@ -42,41 +87,61 @@ class _Convolution(_Window):
         kernel_size: PerAxis,
         options: dict[str, Any],
         bias: bool,
-        **where: Any,
+        where: dict[str, Any],
+        shared_bias: bool = True,
     ) -> None:
         super().__init__()
+        self.shared_bias = shared_bias
         self.in_channels, self.out_channels = in_channels, out_channels
-        name = type(self).__name__
-        with describing(f"building {name}({in_channels}, {out_channels}, {kernel_size!r})", **options):
-            self.options = {name: frozen(name, value) for name, value in options.items()}
-            numbers = {k: v for k, v in self.options.items() if k not in ("padding", "padding_mode")}
-            word = self.options["padding"]
-            if isinstance(word, str) and word not in WORDS:
-                raise unknown_name("padding", word, WORDS)
-            known = Geometry.window(
-                self.axes,
-                kernel_size,
-                padding=0 if isinstance(word, str) else word,
-                transposed=self.transposed,
-                **numbers,
-            )
-            shape = known.weight_shape(in_channels, out_channels)
-        self.kernel_size: tuple[int, ...] = per_axis("kernel_size", frozen("kernel_size", kernel_size), self.axes)
-        self.weight = nn.Parameter(torch.empty(shape, **where))
-        self.bias = nn.Parameter(torch.empty(out_channels, **where)) if bias else None
+        self.output_padding = (0,) * self.axes
+        self.option_names = tuple(options)
+        if options["padding_mode"] not in MODES:
+            raise unknown_name("padding mode", options["padding_mode"], MODES)
+        channels = f"{out_channels}" if self.lazy else f"{in_channels}, {out_channels}"
+        with describing(f"building {type(self).__name__}({channels}, {kernel_size!r})", **options):
+            self.bind(kernel_size, options, transposed=self.transposed)
+            weight_shape, bias_shape = self.parameter_shapes()
+        self.weight = self._parameter(weight_shape, where)
+        self.bias = self._parameter(bias_shape, where) if bias else None
         self.reset_parameters()
+
+    def _parameter(self, shape: tuple[int, ...], where: dict[str, Any]) -> nn.Parameter:
+        lazy: Any = UninitializedParameter(**where) if self.lazy else None
+        return lazy if self.lazy else nn.Parameter(torch.empty(shape, **where))
+
+    def parameter_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of weight and bias.
+
+        Raises:
+            GeometryError: The groups do not divide the channels.
+        """
+        window = Geometry.window(self.axes, self.kernel_size, groups=self.groups, transposed=self.transposed)
+        repeats = self.repeats()
+        weight = (*repeats, *window.weight_shape(self.in_channels, self.out_channels))
+        return weight, (self.out_channels,) if self.shared_bias else (self.out_channels, *repeats)
+
+    def repeats(self) -> tuple[int, ...]:
+        """Positions with weights of their own: none for a convolution, which shares them all."""
+        return ()
+
+    def options(self) -> dict[str, Any]:
+        """What the operation is called with."""
+        names = ("stride", "padding", "dilation", "groups", "padding_mode")
+        return {name: getattr(self, name) for name in names}
 
     def reset_parameters(self) -> None:
         """Uniform in ``±1 / sqrt(fan_in)`` for weights and biases, as in torch.nn."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        fan_in = math.prod(self.weight.shape[1:])
+        kernels = self.weight.detach().flatten(0, self.weight.dim() - self.axes - 2)
+        nn.init.kaiming_uniform_(kernels, a=math.sqrt(5))
+        fan_in = math.prod(kernels.shape[1:])
         if self.bias is not None and fan_in > 0:
             nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     def extra_repr(self) -> str:
         """Channels, kernel and the options."""
         words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
-        words += [f"{name}={value!r}" for name, value in self.options.items()]
+        words += [f"{name}={shown(getattr(self, name))}" for name in self.option_names]
+        words += ["shared_bias=True"] if self.shared_bias and self.repeats() and self.bias is not None else []
         return ", ".join(words if self.bias is not None else [*words, "bias=False"])
 
 
@@ -119,14 +184,12 @@ class Conv(_Convolution):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if padding_mode not in MODES:
-            raise unknown_name("padding mode", padding_mode, MODES)
         options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode)
-        super().__init__(in_channels, out_channels, kernel_size, options, bias, device=device, dtype=dtype)
+        super().__init__(in_channels, out_channels, kernel_size, options, bias, {"device": device, "dtype": dtype})
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, O, *out)``."""
-        return conv(x, self.weight, self.bias, **self.options)
+        return conv(x, self.weight, self.bias, **self.options())
 
 
 class ConvTranspose(_Convolution):
@@ -142,7 +205,7 @@ class ConvTranspose(_Convolution):
         groups: Blocks of channels that do not mix.
         bias: Learn one bias per output channel.
         dilation: Step between taps.
-        padding_mode: Only "zeros", as in torch.nn.
+        padding_mode: That of the convolution that this is the adjoint of; torch.nn knows only "zeros".
         device: Where the parameters live.
         dtype: Their type.
 
@@ -172,126 +235,181 @@ class ConvTranspose(_Convolution):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if padding_mode not in MODES:
-            raise unknown_name("padding mode", padding_mode, MODES)
-        if padding_mode != "zeros":
+        options = dict(stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
+                       groups=groups, padding_mode=padding_mode)  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, options, bias, {"device": device, "dtype": dtype})
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """``(N, C, *spatial)`` to ``(N, O, *out)``.
+
+        Args:
+            x: The input.
+            output_size: Spatial sizes to write (or a whole shape, whose end counts) in place of ``output_padding``: a
+                strided convolution maps several sizes to one, and this says which of them is meant.
+
+        Raises:
+            GeometryError: No output padding writes that size.
+        """
+        extra = self.output_padding if output_size is None else self._missing(x, output_size)
+        return conv_transpose(x, self.weight, self.bias, output_padding=extra, **self.options())
+
+    def _missing(self, x: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        axes, wanted = self.axes, tuple(frozen("output_size", output_size))
+        if len(wanted) not in (axes, self.check(x).dim()):
             raise GeometryError(
-                f"{type(self).__name__}: padding_mode={padding_mode!r} has no transpose here; "
-                'its padding crops the output, so leave it at "zeros".'
+                f"{type(self).__name__}: output_size={wanted} has {len(wanted)} entries; "
+                f"give {axes}, one per spatial axis, or a whole shape of {x.dim()}."
             )
-        options = dict(stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups)
-        super().__init__(in_channels, out_channels, kernel_size, options, bias, device=device, dtype=dtype)
+        window = Geometry.window(axes, self.kernel_size, stride=self.stride, padding=self.padding,
+                                 dilation=self.dilation, transposed=True)  # fmt: skip
+        least = window.output_size(x.shape[-axes:])
+        extra = tuple(n - m for n, m in zip(wanted[-axes:], least, strict=True))
+        most = tuple(m + max(a.stride, a.dilation) - 1 for m, a in zip(least, window.axes, strict=True))
+        if any(n < 0 or m + n > limit for n, m, limit in zip(extra, least, most, strict=True)):
+            raise GeometryError(
+                f"{type(self).__name__} writes sizes from {least} to {most} for x of shape {tuple(x.shape)}; "
+                f"got output_size={wanted}."
+            )
+        return extra
+
+
+class ConvLocal(_Convolution):
+    """Locally connected layer over ``axes`` spatial axes: :func:`striate.conv_local` with learned weights.
+
+    Every output position has a kernel of its own, so that the layer is made for one input size. It has
+    ``prod(out) * O * C / groups * prod(K)`` weights and, by default, ``prod(out) * O`` biases.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Taps, one number or one per axis.
+        input_size: Spatial size of the inputs, one number or one per axis.
+        stride: Step between windows.
+        padding: As in :class:`Conv`.
+        dilation: Step between taps.
+        groups: Blocks of channels that do not mix.
+        bias: Learn biases.
+        padding_mode: As in :class:`Conv`.
+        shared_bias: One bias per output channel in place of one per channel and position.
+        device: Where the parameters live.
+        dtype: Their type.
+
+    Raises:
+        GeometryError: The numbers do not describe a window, or it does not fit the input size.
+        UnknownNameError: No such padding word or mode.
+
+    >>> import striate
+    >>> layer = striate.nn.ConvLocal2d(3, 8, 3, input_size=(6, 5))
+    >>> layer.weight.shape, layer.bias.shape, layer(torch.zeros(1, 3, 6, 5)).shape
+    (torch.Size([4, 3, 8, 3, 3, 3]), torch.Size([8, 4, 3]), torch.Size([1, 8, 4, 3]))
+    """
+
+    input_size: tuple[int, ...] | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PerAxis,
+        input_size: PerAxis,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        dilation: PerAxis = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        shared_bias: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        options = dict(input_size=input_size, stride=stride, padding=padding, dilation=dilation, groups=groups,
+                       padding_mode=padding_mode)  # fmt: skip
+        where = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_channels, kernel_size, options, bias, where, shared_bias)
+
+    def repeats(self) -> tuple[int, ...]:
+        """The output positions."""
+        if self.input_size is None:
+            return ()
+        window = Geometry.window(self.axes, self.kernel_size, stride=self.stride, padding=self.padding,
+                                 dilation=self.dilation, size=self.input_size)  # fmt: skip
+        return window.output_size(self.input_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *input_size)`` to ``(N, O, *out)``.
+
+        Raises:
+            GeometryError: The input has another size than the layer was made for.
+        """
+        if tuple(self.check(x).shape[-self.axes :]) != self.input_size:
+            raise GeometryError(
+                f"{type(self).__name__} has weights for inputs of size {self.input_size}, got x of shape "
+                f"{tuple(x.shape)}; resize x, or build the layer with input_size={tuple(x.shape[-self.axes :])}."
+            )
+        return conv_local(x, self.weight, self.bias, **self.options())
+
+
+class ConvTiled(_Convolution):
+    """Tiled convolution over ``axes`` spatial axes: :func:`striate.conv_tiled` with learned weights.
+
+    Neighbouring positions have kernels of their own, which repeat with a period: ``prod(period)`` times the weights of
+    a convolution, whatever the input size. Period 1 is a convolution.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Taps, one number or one per axis.
+        period: Output positions after which the kernels repeat, one number or one per axis.
+        stride: Step between windows.
+        padding: As in :class:`Conv`.
+        dilation: Step between taps.
+        groups: Blocks of channels that do not mix.
+        bias: Learn biases, which repeat as the kernels do.
+        padding_mode: As in :class:`Conv`.
+        shared_bias: One bias per output channel in place of one per channel and position of the period.
+        device: Where the parameters live.
+        dtype: Their type.
+
+    Raises:
+        GeometryError: The numbers do not describe a window; the message repeats the call.
+        UnknownNameError: No such padding word or mode.
+
+    >>> import striate
+    >>> layer = striate.nn.ConvTiled2d(3, 8, 3, period=2, padding="same")
+    >>> layer.weight.shape, layer.bias.shape, layer(torch.zeros(1, 3, 6, 5)).shape
+    (torch.Size([2, 2, 8, 3, 3, 3]), torch.Size([8, 2, 2]), torch.Size([1, 8, 6, 5]))
+    """
+
+    period: tuple[int, ...]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PerAxis,
+        period: PerAxis,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        dilation: PerAxis = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        shared_bias: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        options = dict(period=period, stride=stride, padding=padding, dilation=dilation, groups=groups,
+                       padding_mode=padding_mode)  # fmt: skip
+        where = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_channels, kernel_size, options, bias, where, shared_bias)
+
+    def repeats(self) -> tuple[int, ...]:
+        """The positions of one period."""
+        return self.period
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, O, *out)``."""
-        return conv_transpose(x, self.weight, self.bias, **self.options)
-
-
-class _Pool(_Window):
-    """What the poolings share: the window, checked once."""
-
-    def __init__(self, kernel_size: PerAxis, stride: PerAxis | None, padding: Padding, **rest: Any) -> None:
-        super().__init__()
-        name = type(self).__name__
-        if isinstance(padding, str) and padding not in WORDS:
-            raise unknown_name("padding", padding, WORDS)
-        with describing(f"building {name}({kernel_size!r})", stride=stride, padding=padding):
-            numbers = {"padding": 0 if isinstance(padding, str) else padding, "dilation": rest.get("dilation", 1)}
-            Geometry.window(self.axes, kernel_size, stride=kernel_size if stride is None else stride, **numbers)
-            self.kernel_size: tuple[int, ...] = per_axis("kernel_size", frozen("kernel_size", kernel_size), self.axes)
-        self.options = {"stride": frozen("stride", stride), "padding": frozen("padding", padding), **rest}
-
-    def extra_repr(self) -> str:
-        """Kernel and options."""
-        return ", ".join([f"kernel_size={self.kernel_size}", *(f"{k}={v!r}" for k, v in self.options.items())])
-
-    def check(self, x: Tensor) -> Tensor:
-        """The input, if it has the right number of axes.
-
-        Raises:
-            GeometryError: It has not.
-        """
-        if x.dim() not in (self.axes + 1, self.axes + 2):
-            raise GeometryError(
-                f"{type(self).__name__} needs {self.axes + 2} dimensions, (N, C, *spatial), or {self.axes + 1} "
-                f"without a batch; got shape {tuple(x.shape)}."
-            )
-        return x
-
-
-class MaxPool(_Pool):
-    """Max pooling over ``axes`` spatial axes: :func:`striate.max_pool`.
-
-    Args:
-        kernel_size: Window size, one number or one per axis.
-        stride: Step between windows; None is the kernel itself.
-        padding: As in :func:`striate.max_pool`, as wide as you like.
-        dilation: Step between taps.
-        return_indices: Also return the switches.
-        ceil_mode: Also keep a last window that is only partly inside.
-
-    Raises:
-        GeometryError: The numbers do not describe a window; the message repeats the call.
-
-    >>> import striate
-    >>> striate.nn.MaxPool2d(3, stride=2, padding="same")(torch.zeros(1, 3, 9, 8)).shape
-    torch.Size([1, 3, 5, 4])
-    """
-
-    def __init__(
-        self,
-        kernel_size: PerAxis,
-        stride: PerAxis | None = None,
-        padding: Padding = 0,
-        dilation: PerAxis = 1,
-        return_indices: bool = False,
-        ceil_mode: bool = False,
-    ) -> None:
-        super().__init__(
-            kernel_size, stride, padding, dilation=dilation, ceil=ceil_mode, return_switches=return_indices
-        )
-
-    def forward(self, x: Tensor) -> Any:
-        """``(N, C, *spatial)`` to ``(N, C, *out)``."""
-        return max_pool(self.check(x), self.kernel_size, **self.options)
-
-
-class AvgPool(_Pool):
-    """Mean pooling over ``axes`` spatial axes: :func:`striate.avg_pool`.
-
-    Args:
-        kernel_size: Window size, one number or one per axis.
-        stride: Step between windows; None is the kernel itself.
-        padding: As in :func:`striate.avg_pool`, as wide as you like.
-        ceil_mode: Also keep a last window that is only partly inside.
-        count_include_pad: Divide by padded positions too. The default is torch.nn's; the function's is False.
-        divisor_override: Divide by this number instead.
-        dilation: Step between taps.
-
-    Raises:
-        GeometryError: The numbers do not describe a window; the message repeats the call.
-
-    >>> import striate
-    >>> striate.nn.AvgPool1d(2, dilation=2)(torch.tensor([[[1.0, 2.0, 3.0]]]))
-    tensor([[[2.]]])
-    """
-
-    def __init__(
-        self,
-        kernel_size: PerAxis,
-        stride: PerAxis | None = None,
-        padding: Padding = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        dilation: PerAxis = 1,
-    ) -> None:
-        means = {"count_padding": count_include_pad, "divisor": divisor_override}
-        super().__init__(kernel_size, stride, padding, dilation=dilation, ceil=ceil_mode, **means)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` to ``(N, C, *out)``."""
-        return avg_pool(self.check(x), self.kernel_size, **self.options)
+        return conv_tiled(self.check(x), self.weight, self.bias, **self.options())
 
 
 class FullyConnected(nn.Linear):
@@ -330,25 +448,28 @@ class ConvTranspose3d(ConvTranspose, axes=3):
     """:class:`ConvTranspose` with three spatial axes."""
 
 
-class MaxPool1d(MaxPool, axes=1):
-    """:class:`MaxPool` with one spatial axis."""
+class ConvLocal1d(ConvLocal, axes=1):
+    """:class:`ConvLocal` with one spatial axis."""
 
 
-class MaxPool2d(MaxPool, axes=2):
-    """:class:`MaxPool` with two spatial axes."""
+class ConvLocal2d(ConvLocal, axes=2):
+    """:class:`ConvLocal` with two spatial axes."""
 
 
-class MaxPool3d(MaxPool, axes=3):
-    """:class:`MaxPool` with three spatial axes."""
+class ConvLocal3d(ConvLocal, axes=3):
+    """:class:`ConvLocal` with three spatial axes."""
 
 
-class AvgPool1d(AvgPool, axes=1):
-    """:class:`AvgPool` with one spatial axis."""
+class ConvTiled1d(ConvTiled, axes=1):
+    """:class:`ConvTiled` with one spatial axis."""
 
 
-class AvgPool2d(AvgPool, axes=2):
-    """:class:`AvgPool` with two spatial axes."""
+class ConvTiled2d(ConvTiled, axes=2):
+    """:class:`ConvTiled` with two spatial axes."""
 
 
-class AvgPool3d(AvgPool, axes=3):
-    """:class:`AvgPool` with three spatial axes."""
+class ConvTiled3d(ConvTiled, axes=3):
+    """:class:`ConvTiled` with three spatial axes."""
+
+
+CONV: dict[int, type[Conv]] = {1: Conv1d, 2: Conv2d, 3: Conv3d}

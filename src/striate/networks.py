@@ -10,14 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import architecture as paper
-from . import layers, zoo
+from . import layers, pooling_layers, zoo
 from .analysis import analyse
 from .architecture import DEFAULTS, Architecture, Node, Shape
 from .errors import GeometryError, OptionError
 
-CONV = {1: layers.Conv1d, 2: layers.Conv2d, 3: layers.Conv3d}
-MAX_POOL = {1: layers.MaxPool1d, 2: layers.MaxPool2d, 3: layers.MaxPool3d}
-AVG_POOL = {1: layers.AvgPool1d, 2: layers.AvgPool2d, 3: layers.AvgPool3d}
 BATCH_NORM: dict[int, Callable[[int], nn.Module]] = {
     0: nn.BatchNorm1d,
     1: nn.BatchNorm1d,
@@ -87,7 +84,7 @@ def layer(node: Node, shape: Shape, *, overwrites: bool) -> nn.Module:
         )
     match operation:
         case paper.Conv():
-            return CONV[axes](
+            return layers.CONV[axes](
                 shape[0],
                 operation.filters or 0,
                 operation.kernel,
@@ -98,11 +95,11 @@ def layer(node: Node, shape: Shape, *, overwrites: bool) -> nn.Module:
                 bias=operation.bias,
             )
         case paper.AvgPool():
-            return AVG_POOL[axes](
+            return pooling_layers.AVG_POOL[axes](
                 operation.kernel, operation.stride, padding=operation.padding, count_include_pad=False
             )
         case paper.Pool():
-            return MAX_POOL[axes](operation.kernel, operation.stride, padding=operation.padding)
+            return pooling_layers.MAX_POOL[axes](operation.kernel, operation.stride, padding=operation.padding)
         case paper.FC():
             return layers.FullyConnected(prod(shape), operation.features or 0, bias=operation.bias)
         case paper.BatchNorm():

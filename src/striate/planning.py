@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from . import gradients
-from .computing import ALGORITHMS, Problem, find
+from .computing import ALGORITHMS, DIRECTIONS, Problem, find
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Geometry
-
-PREFERENCE = ("vendor", "convolution", "reference")
-DIRECTIONS = ("forward", "input_gradient", "weight_gradient")
 
 
 @dataclass(frozen=True)
@@ -27,43 +23,94 @@ class Plan:
         problem: What it computes.
         refusals: ``(name, sentence)`` of each algorithm that cannot serve.
         estimates: ``(name, work)`` of each that can, in the order of preference; work is counted in multiply-adds
-            (reads, for a pooling).
+            (reads, for a pooling), and None where it depends on the values of the weights.
     """
 
     algorithm: str
     problem: Problem
     refusals: tuple[tuple[str, str], ...]
-    estimates: tuple[tuple[str, int], ...]
+    estimates: tuple[tuple[str, int | None], ...]
 
     def __str__(self) -> str:
-        unit = "multiply-adds" if self.problem.operation == "convolution" else "reads"
-        lines = [f"{self.algorithm}: {self.problem.operation}, {self.problem.work:,} {unit}"]
-        lines += [f"  or {name}: {work:,} {unit}" for name, work in self.estimates if name != self.algorithm]
+        problem = self.problem
+        unit = "multiply-adds" if problem.operation == "convolution" else "reads"
+        towards = "" if problem.direction == "forward" else f", {problem.direction.replace('_', ' ')}"
+        work = {name: "known once it sees the weights" if n is None else f"{n:,} {unit}" for name, n in self.estimates}
+        lines = [f"{self.algorithm}: {problem.operation}{towards}, {work[self.algorithm]}"]
+        lines += [f"  or {name}: {words}" for name, words in work.items() if name != self.algorithm]
         return "\n".join(lines + [f"  not {name}: {reason}" for name, reason in self.refusals])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain values, for JSON."""
+        return {
+            "operation": self.problem.operation,
+            "direction": self.problem.direction,
+            "algorithm": self.algorithm,
+            "estimates": dict(self.estimates),
+            "refusals": dict(self.refusals),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """The plans of one convolution, one for each of its tensors that may be solved for.
+
+    Args:
+        forward: For the output.
+        input_gradient: For the input.
+        weight_gradient: For the weights.
+        algorithm: The name that was asked for, if any.
+    """
+
+    forward: Plan
+    input_gradient: Plan
+    weight_gradient: Plan
+    algorithm: str | None
 
 
 def choose(problem: Problem, algorithm: str | None = None) -> Plan:
-    """The plan for a problem: the first by preference that does not refuse, or the algorithm asked for.
+    """The plan for a problem: the best that does not refuse, or the algorithm asked for.
 
-    Algorithms that :data:`PREFERENCE` does not name come after the vendor's and before the reference.
+    The vendor's comes first, then the exact ones by their work and name, then the reference. The others, whose rounding
+    differs or whose work depends on the values, serve when asked for by name.
 
     Raises:
         UnknownNameError: No algorithm carries the name asked for.
         AlgorithmError: The algorithm asked for refuses, or all do; their sentences say why.
     """
-    return _choose(problem, algorithm, tuple(ALGORITHMS[problem.operation]))
+    return _choose(problem, algorithm, tuple(sorted(ALGORITHMS[problem.operation])))
+
+
+def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
+    """The plans of a convolution and of its two gradients, each chosen by itself.
+
+    An algorithm asked for by name must serve the problem's own direction. It serves the other two where it can; where
+    it refuses, they are planned as if no name had been given.
+
+    Raises:
+        UnknownNameError: No algorithm carries the name asked for.
+        AlgorithmError: The algorithm asked for refuses.
+    """
+    own = choose(problem, algorithm)
+    plans = {problem.direction: own}
+    for direction in DIRECTIONS:
+        if direction not in plans:
+            turned = replace(problem, direction=direction)
+            able = algorithm is None or find(problem.operation, algorithm).refuses(turned) is None
+            plans[direction] = choose(turned, algorithm if able else None)
+    return Plans(**plans, algorithm=algorithm)
 
 
 @lru_cache(maxsize=4096)
 def _choose(problem: Problem, algorithm: str | None, registered: tuple[str, ...]) -> Plan:
     """The plan among the algorithms registered by now, so that one registered later is not missed."""
-    candidates = sorted(registered, key=_rank)
-    reasons = {name: find(problem.operation, name).refuses(problem) for name in candidates}
+    reasons = {name: find(problem.operation, name).refuses(problem) for name in registered}
     if algorithm is not None:
         find(problem.operation, algorithm)
         if reasons[algorithm]:
             raise AlgorithmError(f"algorithm={algorithm!r} cannot serve this {problem.operation}: {reasons[algorithm]}")
-    able = [name for name in candidates if reasons[name] is None]
+    estimates = {n: find(problem.operation, n).estimate(problem) for n in registered if reasons[n] is None}
+    able = sorted(estimates, key=lambda name: _rank(problem.operation, name, estimates[name]))
     if not able:
         sentences = " ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise AlgorithmError(f"no algorithm serves this {problem.operation}. {sentences}")
@@ -71,13 +118,13 @@ def _choose(problem: Problem, algorithm: str | None, registered: tuple[str, ...]
         algorithm=algorithm or able[0],
         problem=problem,
         refusals=tuple((name, reason) for name, reason in reasons.items() if reason),
-        estimates=tuple((name, problem.work) for name in able),
+        estimates=tuple((name, estimates[name]) for name in able),
     )
 
 
-def _rank(name: str) -> int:
-    """Place in the order of preference; the last place is the reference's."""
-    return PREFERENCE.index(name) if name in PREFERENCE[:-1] else len(PREFERENCE) + (name == PREFERENCE[-1])
+def _rank(operation: str, name: str, work: int | None) -> tuple[bool, bool, bool, int]:
+    on_request = work is None or not find(operation, name).exact
+    return name != "vendor", on_request, name == "reference", work or 0
 
 
 def plan(
@@ -88,6 +135,8 @@ def plan(
     padding: Any = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    transposed: bool = False,
+    output_padding: int | Sequence[int] = 0,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     direction: str = "forward",
@@ -97,14 +146,17 @@ def plan(
 
     Args:
         x_shape: ``(N, C, *spatial)`` of the input.
-        weight_shape: ``(O, C/groups, *K)`` of the weights.
+        weight_shape: ``(O, C/groups, *K)`` of the weights; transposed ``(C, O/groups, *K)``; local or tiled
+            ``(*period, O, C/groups, *K)``.
         stride: As in :func:`striate.conv`, likewise padding, dilation and groups.
         padding: See :func:`striate.conv`.
         dilation: See :func:`striate.conv`.
         groups: See :func:`striate.conv`.
+        transposed: Plan :func:`striate.conv_transpose`.
+        output_padding: See :func:`striate.conv_transpose`.
         dtype: Of the tensors.
         device: Of the tensors.
-        direction: "forward", "input_gradient" or "weight_gradient"; each is planned by itself.
+        direction: "forward", "input_gradient" or "weight_gradient" of the call; each is planned by itself.
         algorithm: Ask for one by name.
 
     Raises:
@@ -112,47 +164,57 @@ def plan(
         UnknownNameError: No such direction or algorithm.
         AlgorithmError: The algorithm asked for refuses.
 
-    >>> print(plan((8, 64, 56, 56), (128, 64, 3, 3), padding=1, direction="weight_gradient"))
-    vendor: convolution, 1,849,688,064 multiply-adds
-      or reference: 1,849,688,064 multiply-adds
+    >>> print(plan((2, 3, 9, 9, 9, 9), (4, 3, 3, 3, 3, 3)).refusals[0])
+    ('vendor', 'the window has 4 spatial axes; PyTorch has kernels for 1 to 3.')
     """
-    if len(x_shape) != len(weight_shape) or len(x_shape) < 3:
+    axes = len(x_shape) - 2
+    if axes < 1 or len(weight_shape) not in (axes + 2, 2 * axes + 2) or (transposed and len(weight_shape) > axes + 2):
         raise GeometryError(
             f"x_shape={tuple(x_shape)} and weight_shape={tuple(weight_shape)} must be (N, C, *spatial) "
-            "and (O, C/groups, *K) with the same number of spatial axes, at least one."
+            "and (O, C/groups, *K), or (*period, O, C/groups, *K), with the same number of spatial axes, at least one."
         )
-    batch, channels, *size = x_shape
-    out_channels, per_group, *kernel = weight_shape
+    if direction not in DIRECTIONS:
+        raise unknown_name("direction", direction, DIRECTIONS)
+    *period, first, second = weight_shape[:-axes]
+    size = tuple(x_shape[2:])
     window = Geometry.window(
-        len(size), kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, size=tuple(size)
-    )
-    if window.weight_shape(channels, out_channels)[1] != per_group:
-        raise GeometryError(
-            f"weight_shape={tuple(weight_shape)} takes {per_group * groups} channels, x has {channels}."
-        )
-    place = torch.device(device).type
-    forward = Problem("convolution", window, batch, channels, out_channels, tuple(size), dtype, place)
-    return choose(towards(forward, direction), algorithm)
+        axes, tuple(weight_shape[-axes:]), stride=stride, padding=padding, dilation=dilation, groups=groups,
+        period=tuple(period) or 1, transposed=transposed, output_padding=output_padding,
+        size=None if transposed else size,
+    )  # fmt: skip
+    channels, outputs = (first, second * groups) if transposed else (second * groups, first)
+    window.weight_shape(channels, outputs)
+    if channels != x_shape[1]:
+        raise GeometryError(f"weight_shape={tuple(weight_shape)} takes {channels} channels, x has {x_shape[1]}.")
+    window.output_size(size)
+    asked = pose(window, x_shape[0], channels, outputs, size, dtype, torch.device(device).type)
+    return choose(replace(asked, direction=turn(asked.direction, direction)), algorithm)
 
 
-def towards(forward: Problem, direction: str) -> Problem:
-    """The problem that computes the output, or one of the two gradients, of a convolution.
+def pose(
+    window: Geometry,
+    batch: int,
+    channels: int,
+    outputs: int,
+    size: tuple[int, ...],
+    dtype: torch.dtype,
+    device: str,
+) -> Problem:
+    """The problem of a call: a transposed window asks for the input of the convolution that it is the adjoint of."""
+    if not window.transposed:
+        return Problem("convolution", window, batch, channels, outputs, size, dtype, device)
+    return Problem(
+        "convolution", window.adjoint(), batch, outputs, channels, window.output_size(size), dtype, device,
+        direction="input_gradient",
+    )  # fmt: skip
 
-    Raises:
-        UnknownNameError: No such direction.
+
+def turn(own: str, direction: str) -> str:
+    """The direction of the problem that is the given direction of a call.
+
+    >>> turn("input_gradient", "forward"), turn("input_gradient", "input_gradient")
+    ('input_gradient', 'forward')
     """
-    if direction == "forward":
-        return forward
-    batch, outputs, channels = forward.batch, forward.out_channels, forward.in_channels
-    rest = (forward.dtype, forward.device)
-    if direction == "input_gradient":
-        adjoint = gradients.input_gradient(forward.geometry, forward.size)
-        return Problem("convolution", adjoint, batch, outputs, channels, forward.output_size, *rest)
-    if direction == "weight_gradient":
-        window = gradients.weight_gradient(forward.geometry, forward.size)
-        groups = forward.geometry.groups
-        image, kernel, size = channels, outputs, forward.size
-        if forward.geometry.transposed:
-            image, kernel, size = outputs, channels, forward.output_size
-        return Problem("convolution", window, image // groups, batch * groups, kernel, size, *rest)
-    raise unknown_name("direction", direction, DIRECTIONS)
+    if own == "forward" or direction == "weight_gradient":
+        return direction
+    return {"forward": own, "input_gradient": "forward"}[direction]

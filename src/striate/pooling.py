@@ -1,24 +1,30 @@
-"""Poolings: the same sliding window, with a maximum or a mean in place of the sum of products."""
+"""Poolings: the same sliding window, with a maximum, a mean or a norm in place of the sum of products."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import prod
+from math import inf, isfinite, prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .computing import Problem, find
+from .computing import ALGORITHMS, Problem, find, passes, pools
 from .computing.reference import accumulator
 from .errors import GeometryError
-from .geometry import Axis, Geometry, frozen
+from .geometry import Axis, Geometry, frozen, per_axis
+from .graphs import whole
 from .planning import choose
+from .reductions import Planned, largest, places, select, total
 from .taps import counts, require_real_reads
+from .unfolding import sizes
+
+MAX_POOL = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 
 
+@whole
 def max_pool(
     x: Tensor,
     kernel: int | Sequence[int],
@@ -30,6 +36,11 @@ def max_pool(
     return_switches: bool = False,
 ) -> Any:
     """The largest value of each window; padding never wins.
+
+        out[n, c, *o] = max over t of x[n, c, *(o * stride + t * dilation - before)]
+
+    The gradient of a window goes to its switch, the place of its largest value (the first on a tie), and is the same on
+    every run and every device.
 
     Args:
         x: ``(N, C, *spatial)``, or ``(C, *spatial)`` when ``kernel`` names as many axes as that has.
@@ -55,14 +66,16 @@ def max_pool(
     """
     if x.is_complex():
         raise GeometryError(f"max_pool: x is {x.dtype}; complex numbers have no largest, pool x.abs() instead.")
-    call, batched = _enter("max_pool", x, kernel, stride, padding, dilation, ceil)
+    facts, batched = _enter("max_pool", x, kernel, stride, padding, dilation, ceil, "maximum")
     if not return_switches:
-        return _leave(_compute("maximum", batched, call), x, batched)
-    switches = _compute("switches", batched.detach(), call)
-    values = batched.flatten(2).gather(2, switches.flatten(2)).view(switches.shape)
+        return _leave(_largest(batched, facts), x, batched)
+    call = _bind(*facts)
+    switches = places(batched.detach(), replace(call.problem, operation="switches"))
+    values = select(batched, switches, Planned(call.problem))
     return _leave(values, x, batched), _leave(switches, x, batched)
 
 
+@whole
 def avg_pool(
     x: Tensor,
     kernel: int | Sequence[int],
@@ -75,6 +88,8 @@ def avg_pool(
     divisor: int | None = None,
 ) -> Tensor:
     """The mean of the real values in each window.
+
+        out[n, c, *o] = sum over real t of x[n, c, *(o * stride + t * dilation - before)] / number of real t
 
     Args:
         x: ``(N, C, *spatial)``, or ``(C, *spatial)`` when ``kernel`` names as many axes as that has.
@@ -92,35 +107,233 @@ def avg_pool(
     >>> avg_pool(torch.tensor([[[1.0, 2.0, 6.0]]]), 3, stride=1, padding=1)
     tensor([[[1.5000, 3.0000, 4.0000]]])
     """
-    if not (x.is_floating_point() or x.is_complex()):
-        raise GeometryError(f"avg_pool: x is {x.dtype}; a mean needs floating-point numbers, as in x.float().")
-    call, batched = _enter("avg_pool", x, kernel, stride, padding, dilation, ceil)
+    _require_fractions("avg_pool", x, "a mean")
+    facts, batched = _enter("avg_pool", x, kernel, stride, padding, dilation, ceil)
     if divisor is not None:
         if type(divisor) is not int or divisor == 0:
             raise GeometryError(f"avg_pool: divisor must be a whole number other than 0, got divisor={divisor!r}.")
-        return _leave(_compute("sum", batched, call, divisor=divisor), x, batched)
-    divisors = call.padded_counts if count_padding else call.real_counts
-    if all(len(set(axis)) == 1 for axis in divisors):
-        return _leave(_compute("sum", batched, call, divisor=prod([axis[0] for axis in divisors])), x, batched)
-    total = _compute("sum", batched.to(accumulator(x.dtype)), call)
-    windows = torch.ones((), dtype=total.dtype, device=x.device)
-    for axis in divisors:
-        windows = windows.unsqueeze(-1) * torch.tensor(axis, dtype=total.dtype, device=x.device)
-    return _leave((total / windows).to(x.dtype), x, batched)
+        return _leave(_sum(batched, _bind(*facts), divisor), x, batched)
+    return _leave(_mean(batched, facts, count_padding), x, batched)
+
+
+@whole
+def lp_pool(
+    x: Tensor,
+    kernel: int | Sequence[int],
+    *,
+    p: float = 2.0,
+    stride: int | Sequence[int] | None = None,
+    padding: int | str | Sequence[int | Sequence[int]] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil: bool = False,
+) -> Tensor:
+    """The p-norm of each window.
+
+        out[n, c, *o] = (sum over real t of |x[n, c, *(o * stride + t * dilation - before)]| ** p) ** (1 / p)
+
+    p = 1 is the sum of the absolute values, infinity the largest of them (P. Sermanet, S. Chintala and Y. LeCun,
+    "Convolutional Neural Networks Applied to House Numbers Digit Classification", 2012, section 2.2). Unlike
+    ``torch.nn.functional.lp_pool2d`` it takes the absolute value first, so that an odd p is a norm too, and where a
+    window holds zeros alone its gradient is 0, not NaN.
+
+    The powers are summed with more digits than x has (float16 in float32, bfloat16 and float32 in float64; in an
+    exported graph all three in float32), and must fit there.
+
+    Args:
+        x: ``(N, C, *spatial)``, or ``(C, *spatial)`` when ``kernel`` names as many axes as that has; complex too.
+        kernel: Window size, one number per axis; a single number needs x with a batch.
+        p: The exponent, at least 1; ``math.inf`` is the largest absolute value.
+        stride: Step between windows; None is the kernel itself.
+        padding: As in :func:`max_pool`.
+        dilation: Step between taps.
+        ceil: Also keep a last window that is only partly inside.
+
+    Returns:
+        Real numbers, also of a complex x.
+
+    Raises:
+        GeometryError: p is no number of at least 1, x holds integers, or the window does not fit x.
+
+    >>> lp_pool(torch.tensor([[[3.0, -4.0, 0.0, 0.0]]]), 2)
+    tensor([[[5., 0.]]])
+    """
+    _require_fractions("lp_pool", x, "a norm")
+    if type(p) not in (int, float) or not p >= 1:
+        raise GeometryError(f"lp_pool: p must be a number of at least 1, or math.inf, got p={p!r}.")
+    # ONNX Runtime has no poolings of float64: an exported graph keeps to float32.
+    wide = x.to(accumulator(x.dtype) if torch.compiler.is_exporting() else WIDER.get(x.dtype, x.dtype))
+    if p == 2:
+        powers = torch.view_as_real(wide).square().sum(-1) if x.is_complex() else wide.square()
+    else:
+        powers = wide.abs() if p == inf else _power(wide.abs(), p)
+    operation = "maximum" if p == inf else "sum"
+    facts, batched = _enter("lp_pool", powers, kernel, stride, padding, dilation, ceil, operation)
+    pooled = _largest(batched, facts) if p == inf else _power(_sum(batched, _bind(*facts), 1), 1 / p)
+    return _leave(pooled, powers, batched).to(x.real.dtype)
+
+
+WIDER = {
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}
+
+
+def _power(x: Tensor, p: float) -> Tensor:
+    """A power of numbers that are not negative, whose derivatives at 0 are all taken to be 0."""
+    zero = x == 0
+    return torch.where(zero, 0, torch.where(zero, 1, x) ** p)
+
+
+@whole
+def gaussian_pool(
+    x: Tensor,
+    kernel: int | Sequence[int],
+    *,
+    sigma: float | Sequence[float] | None = None,
+    stride: int | Sequence[int] | None = None,
+    padding: int | str | Sequence[int | Sequence[int]] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil: bool = False,
+) -> Tensor:
+    """The mean of each window's real values, weighted by their distance from its centre.
+
+        out[n, c, *o] = sum over real t of w[t] x[n, c, *(o * stride + t * dilation - before)] / sum over real t of w[t]
+        w[t] = exp(-d ** 2 / (2 sigma ** 2)),  d the distance of tap t from the middle of the taps, in input positions
+
+    The weighted average of I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", 2016, section 9.3. One axis
+    after another is averaged, which for a Gaussian is the same.
+
+    Args:
+        x: ``(N, C, *spatial)``, or ``(C, *spatial)`` when ``kernel`` names as many axes as that has.
+        kernel: Window size, one number per axis; a single number needs x with a batch.
+        sigma: Standard deviation in input positions, one number or one per axis. None is a quarter of the window's
+            extent, ``(dilation * (kernel - 1) + 1) / 4``: the window then spans two deviations on both sides.
+        stride: Step between windows; None is the kernel itself.
+        padding: As in :func:`max_pool`.
+        dilation: Step between taps.
+        ceil: Also keep a last window that is only partly inside.
+
+    Raises:
+        GeometryError: A sigma is not positive and finite, x holds integers, or the window does not fit x.
+
+    >>> gaussian_pool(torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]]), 3, stride=1, sigma=0.5)
+    tensor([[[0.1065, 0.7870, 0.1065]]])
+    """
+    _require_fractions("gaussian_pool", x, "a mean")
+    facts, batched = _enter("gaussian_pool", x, kernel, stride, padding, dilation, ceil)
+    axes = _bind(*facts).problem.geometry.axes
+    try:
+        given = per_axis("sigma", sigma, len(axes))
+    except GeometryError as error:
+        raise GeometryError(f"gaussian_pool: {error}") from None
+    mean = batched.to(accumulator(x.dtype))
+    for dim, (axis, deviation) in enumerate(zip(axes, given, strict=True), start=2):
+        mean = _gaussian(mean, dim, axis, _deviation(deviation, axis))
+    return _leave(mean.to(x.dtype), x, batched)
+
+
+def _deviation(sigma: Any, axis: Axis) -> float:
+    if sigma is None:
+        return axis.extent / 4
+    if type(sigma) not in (int, float) or not (isfinite(sigma) and sigma > 0):
+        raise GeometryError(f"gaussian_pool: sigma must be a positive, finite number, got sigma={sigma!r}.")
+    return float(sigma)
+
+
+def _gaussian(x: Tensor, dim: int, axis: Axis, sigma: float) -> Tensor:
+    """One axis: each tap's slice times its weight at each position, where the weights of the real taps sum to 1."""
+    size = int(x.shape[dim])
+    outputs = axis.output_size(size)
+    weights = _weights(axis, size, outputs, sigma, x.device).to(x.real.dtype)
+    rows = passes.extended(x, dim, axis, outputs)
+    mean = x.new_zeros(())
+    for tap in range(axis.kernel):
+        start = tap * axis.dilation
+        (values,) = passes.every((rows,), dim, start, start + passes.reach(axis, outputs), axis.stride)
+        mean = mean + values * weights[:, tap].view(-1, *[1] * (x.dim() - 1 - dim))
+    return mean
+
+
+def _weights(axis: Axis, size: int, outputs: int, sigma: float, device: torch.device) -> Tensor:
+    """``(outputs, kernel)``; relative to the nearest real tap, so that not all of them underflow to 0."""
+    steps = torch.arange(axis.kernel, device=device) * axis.dilation
+    positions = torch.arange(outputs, device=device)[:, None] * axis.stride + steps - axis.before
+    distance = steps.double() - (axis.extent - 1) / 2
+    exponent = (-0.5 * (distance / sigma).square()).expand(outputs, axis.kernel)
+    return exponent.masked_fill((positions < 0) | (positions >= size), -inf).softmax(1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """One pooling call, checked: the geometry (ceil made explicit) and what its means are divided by, per axis."""
+    """A pooling window, checked: the geometry (ceil made explicit) and what its means are divided by, per axis."""
 
+    declared: Geometry
     geometry: Geometry
     real_counts: tuple[tuple[int, ...], ...]
     padded_counts: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One pooling call, checked: everything but the tensors.
+
+    Args:
+        problem: The forward problem. It knows nothing of batch and channels, which all poolings take one by one.
+        vendor: Whether PyTorch's own call, with its own derivatives, is what the plans of all directions say.
+        options: Kernel, stride, padding, dilation and ceil of PyTorch's call as the caller declared the window; None
+            where PyTorch would not take it.
+        real_counts: Real values that the windows read, per axis.
+        padded_counts: The same with the padding that the caller declared.
+    """
+
+    problem: Problem
+    vendor: bool
+    options: tuple[Any, ...] | None
+    real_counts: tuple[tuple[int, ...], ...]
+    padded_counts: tuple[tuple[int, ...], ...]
+
+
+def _largest(x: Tensor, facts: tuple[Any, ...]) -> Tensor:
+    options = _bind(*facts).options
+    if options is None:
+        return largest(x, _bind(*facts).problem)
+    kernel, stride, padding, dilation, ceil = options
+    return MAX_POOL[len(kernel)](x, kernel, stride, padding, dilation, ceil)
+
+
+def _sum(x: Tensor, call: _Call, divisor: int) -> Tensor:
+    problem = replace(call.problem, divisor=divisor)
+    return find("sum", "vendor").run(x, None, problem) if call.vendor else total(x, problem)
+
+
+def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
+    options = _bind(*facts).options
+    if options is not None:
+        kernel, stride, padding, _, ceil = options
+        return pools.AVG_POOL[len(kernel)](x, kernel, stride, padding, ceil, count_padding)
+    call = _bind(*facts)
+    divisors = call.padded_counts if count_padding else call.real_counts
+    if all(len(set(axis)) == 1 for axis in divisors):
+        return _sum(x, call, prod([axis[0] for axis in divisors]))
+    wide = accumulator(x.dtype)
+    sums = _sum(x.to(wide), replace(call, problem=replace(call.problem, dtype=wide)), 1)
+    windows = torch.ones((), dtype=wide, device=x.device)
+    for axis in divisors:
+        windows = windows.unsqueeze(-1) * torch.tensor(axis, dtype=wide, device=x.device)
+    return (sums / windows).to(x.dtype)
+
+
+def _require_fractions(name: str, x: Tensor, what: str) -> None:
+    if not (x.is_floating_point() or x.is_complex()):
+        raise GeometryError(f"{name}: x is {x.dtype}; {what} needs floating-point numbers, as in x.float().")
+
+
 def _enter(
-    name: str, x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
-) -> tuple[_Window, Tensor]:
+    name: str, x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, operation: str = "sum"
+) -> tuple[tuple[Any, ...], Tensor]:
+    """What a call is bound by, and x with a batch."""
     kernel = frozen("kernel", kernel)
     axes = len(kernel) if isinstance(kernel, tuple) else x.dim() - 2
     if axes < 1 or x.dim() not in (axes + 1, axes + 2):
@@ -130,18 +343,47 @@ def _enter(
         )
     stride = kernel if stride is None else frozen("stride", stride)
     options = (kernel, stride, frozen("padding", padding), frozen("dilation", dilation))
-    call = _window(name, axes, tuple(x.shape[-axes:]), *options, bool(ceil))
-    return call, x if x.dim() == axes + 2 else x.unsqueeze(0)
+    policy = (x.dtype, x.device.type, torch.are_deterministic_algorithms_enabled(), _registered())
+    facts = (name, operation, axes, sizes(x.shape[-axes:]), *options, bool(ceil), *policy)
+    return facts, x if x.dim() == axes + 2 else x.unsqueeze(0)
 
 
 def _leave(y: Tensor, x: Tensor, batched: Tensor) -> Tensor:
     return y if x.dim() == batched.dim() else y.squeeze(0)
 
 
-def _compute(operation: str, x: Tensor, call: _Window, divisor: int = 1) -> Tensor:
-    batch, channels, *size = x.shape
-    problem = Problem(operation, call.geometry, batch, channels, channels, tuple(size), x.dtype, x.device.type, divisor)
-    return find(operation, choose(problem).algorithm).run(x, None, problem)
+def _registered() -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(ALGORITHMS[operation]) for operation in ("maximum", "switches", "sum"))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _bind(
+    name: str,
+    operation: str,
+    axes: int,
+    size: tuple[int, ...],
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil: bool,
+    dtype: torch.dtype,
+    device: str,
+    deterministic: bool,
+    registered: tuple[tuple[str, ...], ...],
+) -> _Call:
+    """The call as it is checked and planned, among the algorithms registered by now."""
+    window = _window(name, axes, size, kernel, stride, padding, dilation, ceil)
+    problem = Problem(operation, window.geometry, 1, 1, 1, size, dtype, device)
+    backward = {"maximum": "switches", "sum": "sum"}[operation]
+    asked = [problem, replace(problem, operation=backward, direction="input_gradient")]
+    vendor = {choose(one).algorithm for one in asked} == {"vendor"}
+    # PyTorch's gradient of a maximum on other devices refuses to run where the caller wants determinism.
+    vendor = vendor and not (deterministic and operation == "maximum" and device not in pools.ORDERED)
+    declared = window.declared.axes
+    options = tuple([getattr(a, field) for a in declared] for field in ("kernel", "stride", "before", "dilation"))
+    plain = vendor and pools.plain_padding(declared)
+    return _Call(problem, vendor, (*options, ceil) if plain else None, window.real_counts, window.padded_counts)
 
 
 @lru_cache(maxsize=4096, typed=True)
@@ -157,7 +399,7 @@ def _window(
         raise GeometryError(f"{name} over spatial size {size}: {error}") from None
     padded = tuple(_padded_counts(a, s, n) for a, s, n in zip(declared.axes, stretched, size, strict=True))
     real = tuple(counts(axis, n) for axis, n in zip(stretched, size, strict=True))
-    return _Window(window, real, padded)
+    return _Window(declared, window, real, padded)
 
 
 def _ceil(axis: Axis, size: int) -> Axis:

@@ -43,6 +43,16 @@ def tap_slices(axis: Axis, size: int, tap: int) -> tuple[slice, slice]:
     return slice(first, first + count, 1), slice(start, stop, axis.stride)
 
 
+def reads(axis: Axis, size: int) -> int:
+    """How many reads of real inputs there are: the number of :func:`taps`, counted tap by tap.
+
+    >>> reads(Axis(kernel=3, before=1, after=1), 4)
+    10
+    """
+    spans = (tap_slices(axis, size, tap)[0] for tap in range(axis.kernel))
+    return sum(outputs.stop - outputs.start for outputs in spans)
+
+
 @lru_cache(maxsize=256)
 def counts(axis: Axis, size: int) -> tuple[int, ...]:
     """How many real inputs the window at each output position reads.

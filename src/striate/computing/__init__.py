@@ -1,7 +1,7 @@
 """The ways to compute a window, one class each; importing this registers them."""
 
 from . import reference, vendor  # isort: skip
-from . import pools
+from . import fft, im2col, pools, relaid, separable, toeplitz, winograd
 from .interface import ALGORITHMS, DIRECTIONS, Algorithm, Base, Problem, algorithms, as_given, autocasts, find, register
 
 __all__ = [
@@ -13,9 +13,15 @@ __all__ = [
     "algorithms",
     "as_given",
     "autocasts",
+    "fft",
     "find",
+    "im2col",
     "pools",
     "reference",
     "register",
+    "relaid",
+    "separable",
+    "toeplitz",
     "vendor",
+    "winograd",
 ]

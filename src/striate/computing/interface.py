@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .. import cost
+from .. import cost, gradients
 from ..errors import AlgorithmError, unknown_name
 from ..geometry import Geometry
 
@@ -25,8 +25,9 @@ class Problem:
     Args:
         operation: "convolution" sums products with the weights; "maximum" takes the largest value of each window,
             "switches" the flat input position of that value (the first one on a tie), "sum" the sum of each window.
-        geometry: The window; never flipped, because the caller has turned the weights.
-        batch: Examples.
+        geometry: The window, as it leads from input to output: never transposed, because a transposed convolution is
+            the input gradient; never flipped, because the caller has turned the weights.
+        batch: Examples; 1 where a traced graph leaves the number open.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         size: Input positions per axis.
@@ -54,8 +55,15 @@ class Problem:
         return self.geometry.output_size(self.size)
 
     @property
+    def window(self) -> Geometry:
+        """The geometry of what is asked for: the window itself, or transposed for the input gradient."""
+        if self.direction == "input_gradient":
+            return gradients.input_gradient(self.geometry, self.size)
+        return self.geometry
+
+    @property
     def work(self) -> int:
-        """Multiply-adds of a convolution; reads of a pooling."""
+        """Multiply-adds of a convolution, the same in all directions; reads of a pooling."""
         if self.operation == "convolution":
             return self.batch * cost.multiply_adds(self.geometry, self.in_channels, self.out_channels, self.size)
         return self.batch * self.in_channels * prod(self.output_size) * prod(self.geometry.kernel)
@@ -88,23 +96,40 @@ class Algorithm(Protocol):
     def refuses(self, problem: Problem) -> str | None:
         """Why this algorithm cannot serve the problem, as a full sentence, or None if it can."""
 
-    def estimate(self, problem: Problem) -> int:
-        """Multiply-adds (reads, for a pooling) that this algorithm does; the plan compares them."""
+    @property
+    def exact(self) -> bool:
+        """Whether it only sums the products of the definition, in some order.
+
+        Then sums of whole numbers are exact, and a NaN or infinity reaches those outputs alone that read it. A plan
+        takes an algorithm that works otherwise only when asked for it by name.
+        """
+
+    def estimate(self, problem: Problem) -> int | None:
+        """Multiply-adds (reads, for a pooling) that this algorithm does, or None if that depends on the values.
+
+        The plan compares them, and takes an algorithm whose work is unknown only when asked for it by name.
+        """
 
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
         """Work that depends on the second operand only; what it returns is what ``run`` is given."""
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
-        """The tensor that is solved for. ``second`` is None for an operation without weights."""
+        """The tensor that is solved for, not as a view into a larger one.
+
+        ``second`` is None for an operation without weights. The batch is the tensors' own, which may be open in a
+        traced graph; the problem's is only what was planned with.
+        """
 
 
 class Base:
-    """What most algorithms share: they refuse nothing, do the plain amount of work and prepare nothing."""
+    """What most algorithms share: exact sums, no refusal, the plain amount of work and nothing to prepare."""
+
+    exact = True
 
     def refuses(self, problem: Problem) -> str | None:
         return None
 
-    def estimate(self, problem: Problem) -> int:
+    def estimate(self, problem: Problem) -> int | None:
         return problem.work
 
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
@@ -147,7 +172,7 @@ def algorithms() -> tuple[str, ...]:
     """The names that ``algorithm=`` accepts.
 
     >>> import striate
-    >>> striate.algorithms()
-    ('reference', 'vendor')
+    >>> "im2col" in striate.algorithms()
+    True
     """
     return tuple(sorted(ALGORITHMS["convolution"]))

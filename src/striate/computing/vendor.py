@@ -6,53 +6,50 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..geometry import Axis
+from ..borders import pad
+from ..geometry import Axis, Geometry
 from .interface import Base, Problem, register
 
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def pad(x: Tensor, rows: tuple[tuple[int, int], ...], value: float = 0.0) -> Tensor:
-    """Pad (or, where negative, crop) each spatial axis by ``(before, after)`` rows of a value."""
-    flat = [n for pair in reversed(rows) for n in pair]
-    return F.pad(x, flat, value=value) if any(flat) else x
+def even(axes: tuple[Axis, ...]) -> tuple[list[int], tuple[tuple[int, int], ...]]:
+    """Padding as PyTorch takes it, the same on both sides, and the rows to pad or crop before that."""
+    both = [max(0, min(axis.before, axis.after)) for axis in axes]
+    return both, tuple((axis.before - p, axis.after - p) for axis, p in zip(axes, both, strict=True))
 
 
-class _Vendor(Base):
-    def refuses(self, problem: Problem) -> str | None:
-        axes = len(problem.geometry.axes)
-        return None if axes <= 3 else f"the window has {axes} spatial axes; PyTorch has kernels for 1 to 3."
-
-
-class Convolution(_Vendor):
-    """``torch.nn.functional.conv1d`` to ``conv3d`` and their transposed kin."""
+class Convolution(Base):
+    """``torch.nn.functional.conv1d`` to ``conv3d``, their transposed kin, and PyTorch's own weight gradient."""
 
     def refuses(self, problem: Problem) -> str | None:
-        period = problem.geometry.period
+        axes, period = len(problem.geometry.axes), problem.geometry.period
         if prod(period) > 1:
             return f"the weights repeat with period {period}; PyTorch's convolutions share them with period 1."
-        return super().refuses(problem)
+        if not (problem.dtype.is_floating_point or problem.dtype.is_complex):
+            return f"the tensors are {problem.dtype}; PyTorch convolves whole numbers on some devices only."
+        return None if axes <= 3 else f"the window has {axes} spatial axes; PyTorch has kernels for 1 to 3."
 
-    def run(self, x: Tensor, prepared: Tensor | None, problem: Problem) -> Tensor:
-        return self.call(x, prepared, None, problem)
+    def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
+        if problem.direction == "weight_gradient":
+            return self._weight_gradient(first, first if second is None else second, problem)
+        return self.call(first, second, None, problem.window)
 
-    def call(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, problem: Problem) -> Tensor:
-        """The convolution with its bias ``(O,)``, in one call of PyTorch's, differentiated by PyTorch."""
-        axes, groups = problem.geometry.axes, problem.geometry.groups
-        steps = {"stride": [a.stride for a in axes], "dilation": [a.dilation for a in axes], "groups": groups}
-        if problem.geometry.transposed:
-            return self._transposed(x, weight, bias, axes, steps)
-        common = [max(0, min(axis.before, axis.after)) for axis in axes]
-        uneven = tuple((axis.before - p, axis.after - p) for axis, p in zip(axes, common, strict=True))
-        return CONV[len(axes)](pad(x, uneven), weight, bias, padding=common, **steps)
+    def call(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, window: Geometry) -> Tensor:
+        """A window, transposed or not, with its bias ``(O,)``: one call of PyTorch's, differentiated by PyTorch."""
+        axes = window.axes
+        if window.transposed:
+            return self._transposed(x, weight, bias, window)
+        both, uneven = even(axes)
+        return CONV[len(axes)](pad(x, uneven), weight, bias, padding=both, **_steps(window))
 
-    def _transposed(
-        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, axes: tuple[Axis, ...], steps: dict[str, Any]
-    ) -> Tensor:
+    def _transposed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, window: Geometry) -> Tensor:
+        axes, steps = window.axes, _steps(window)
         function = CONV_TRANSPOSE[len(axes)]
         if all(axis.before >= 0 and 0 <= axis.before - axis.after < max(axis.stride, axis.dilation) for axis in axes):
             padding = [axis.before for axis in axes]
@@ -61,6 +58,29 @@ class Convolution(_Vendor):
         whole = function(x, weight, None, **steps)
         kept = pad(whole, tuple((-axis.before, -axis.after) for axis in axes))
         return kept if bias is None else kept + bias.view(-1, *(1 for _ in axes))
+
+    def _weight_gradient(self, x: Tensor, y: Tensor, problem: Problem) -> Tensor:
+        if x.is_complex():  # PyTorch's kernel takes real numbers only
+            a, b, c, d = (self._weight_gradient(p, q, problem) for p in (x.real, x.imag) for q in (y.real, y.imag))
+            return torch.complex(a - d, b + c)
+        geometry = problem.geometry
+        both, uneven = even(geometry.axes)
+        shape = geometry.weight_shape(problem.in_channels, problem.out_channels)
+        if x.shape[0] == 0:
+            return x.new_zeros(shape)
+        steps = _steps(geometry)
+        stride, dilation, none = steps["stride"], steps["dilation"], [0] * len(both)
+        weight = x.new_zeros(1).expand(shape)  # only its shape is looked at
+        image = pad(x, uneven)
+        asked = [False, True, False]
+        return torch.ops.aten.convolution_backward(
+            y, image, weight, None, stride, both, dilation, False, none, geometry.groups, asked
+        )[1]
+
+
+def _steps(window: Geometry) -> dict[str, Any]:
+    axes = window.axes
+    return {"stride": [a.stride for a in axes], "dilation": [a.dilation for a in axes], "groups": window.groups}
 
 
 register("convolution", "vendor", Convolution())
