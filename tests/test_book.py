@@ -364,7 +364,7 @@ PUBLIC = [
         "train",
         "unfold",
     ),
-    *("datasets", "errors", "nn", "zoo"),
+    *("blocks", "datasets", "errors", "nn", "zoo"),
 ]
 public = pytest.mark.parametrize("name", PUBLIC[1:])
 

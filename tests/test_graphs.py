@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,21 @@ CALLS: dict[str, Callable[[Tensor], Any]] = {
     ),
 }
 EVERY_CALL = pytest.mark.parametrize("name", CALLS)
+# Compiled and exported in tests of their own; here they are brought to ONNX.
+POOLINGS: dict[str, Callable[[Tensor], Any]] = {
+    "max": lambda x: striate.max_pool(x, 3, stride=2, padding=1),
+    "max uneven": lambda x: striate.max_pool(x, 3, stride=2, padding=((2, 0), (0, 2)), dilation=2),
+    "mean": lambda x: striate.avg_pool(x, 3, stride=2, padding=1),
+    "mean uneven": lambda x: striate.avg_pool(x, 3, stride=2, padding=((2, 0), (0, 1))),
+    "mean dilated": lambda x: striate.avg_pool(x, 2, stride=1, dilation=2),
+    "norm": lambda x: striate.lp_pool(x, 2, p=3.0),
+    "gaussian": lambda x: striate.gaussian_pool(x, 3, stride=1, padding=1),
+    "adaptive mean": lambda x: striate.adaptive_avg_pool(x, (4, 3)),
+    "adaptive max": lambda x: striate.adaptive_max_pool(x, (4, 3)),
+    "maxout": lambda x: striate.maxout(x, 2),
+    "response norm": lambda x: striate.local_response_norm(x, 3, alpha=0.5),
+    "columns": lambda x: striate.unfold(x, (3, 2), stride=2, padding=1),
+}
 
 
 class Module(nn.Module):
@@ -56,7 +71,7 @@ class Module(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.call = CALLS[name]
+        self.call = (CALLS | POOLINGS)[name]
 
     def forward(self, x: Tensor) -> Any:
         return self.call(x)
@@ -164,14 +179,13 @@ NODES = {
     "conv uneven": {"Conv"},
     "conv flipped": {"Conv"},
     "conv transposed": {"ConvTranspose"},
+    "max": {"MaxPool"},
+    "mean": {"AveragePool"},
 }
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="the exporter's dependencies")
-@EVERY_CALL
+@pytest.mark.parametrize("name", [*CALLS, *POOLINGS])
 def test_exports_to_onnx_and_onnx_runtime_agrees(name: str) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         program = torch.onnx.export(
@@ -183,10 +197,10 @@ def test_exports_to_onnx_and_onnx_runtime_agrees(name: str) -> None:
     assert not [a for node in model.graph.node for a in node.attribute if a.name == "auto_pad" and a.s != b"NOTSET"]
     if name in NODES:
         assert {node.op_type for node in model.graph.node} == NODES[name]
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     x = torch.cat([X, -X, X])
     (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    same(torch.from_numpy(got), CALLS[name](x))
+    same(torch.from_numpy(got), Module(name)(x))
 
 
 # ------------------------------------------------------------------------------------ transformations and other tensors

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import blocks as blocks
     from . import datasets as datasets
     from . import errors as errors
     from . import nn as nn
@@ -82,7 +83,7 @@ _HOMES = {
     "plan": "planning",
     "ragged": "batches",
 }
-_MODULES = ("datasets", "errors", "nn", "zoo")
+_MODULES = ("blocks", "datasets", "errors", "nn", "zoo")
 
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 

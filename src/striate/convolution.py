@@ -38,7 +38,8 @@ class _Call:
         window: The geometry as the caller wrote it, transposed or not, padding modes made explicit.
         outputs: Output channels.
         size: Output positions per axis; None where a traced graph leaves the sizes open.
-        plans: What computes it; None where PyTorch's own call does, with its own derivatives.
+        by: What computes it: PyTorch's own call with PyTorch's own derivatives, where the plans of all directions say
+            so, or else the plans.
         direction: Which of the plans is the call's own.
         dtype: The type to compute in.
         sources: Where the rows of the padded image come from, in the padding modes other than zeros.
@@ -48,7 +49,7 @@ class _Call:
     window: Geometry
     outputs: int
     size: tuple[int, ...] | None
-    plans: Plans | None
+    by: vendor.Call | Plans
     direction: str
     dtype: torch.dtype
     sources: Sources | None
@@ -250,13 +251,13 @@ def _compute(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, device
     if call.sources is not None and not window.transposed:
         x = extend(x, call.sources)
     kernels = weight if weight.dim() == len(call.kernels) else weight.reshape(call.kernels)
-    if call.plans is None:
-        own = bias if bias is not None and bias.dim() == 1 and not copied_after else None
-        y = vendor.Convolution().call(x, kernels, own, window)
-        bias = None if own is bias else bias
-    else:
+    if isinstance(call.by, Plans):
         with as_given(device):
-            y = convolve(x.to(call.dtype), kernels.to(call.dtype), call.plans, call.direction)
+            y = convolve(x.to(call.dtype), kernels.to(call.dtype), call.by, call.direction)
+    else:
+        given = bias if bias is not None and bias.dim() == 1 and not copied_after else None
+        y = call.by(x, kernels, given)
+        bias = None if given is bias else bias
     if copied_after and call.sources is not None and call.size is not None:
         y = gather_back(y, call.sources, call.size)
     if bias is None:
@@ -278,8 +279,11 @@ def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, weight: Sequence
     them; otherwise ``torch.compile`` is made to fix them, and ``torch.export``, which may not, is told what to do.
     """
     registered = len(ALGORITHMS["convolution"])
-    if not any(isinstance(n, torch.SymInt) for n in (*x, *weight)):
-        return _checked(registered, name, tuple(x), dtype, device, tuple(weight), *rest)
+    try:
+        return _checked(registered, name, x, dtype, device, weight, *rest)
+    except TypeError:  # what is open cannot be looked up
+        if not any(isinstance(n, torch.SymInt) for n in (*x, *weight)):
+            raise
     kernel = tuple(map(int, weight))
     axes = len(kernel) - 2 if name in SHARED else len(kernel) // 2 - 1
     places = len(x) - axes
@@ -356,7 +360,8 @@ def _checked(
     plans = choose_all(problem, algorithm)
     vendors = {plans.forward.algorithm, plans.input_gradient.algorithm, plans.weight_gradient.algorithm} == {"vendor"}
     kernels = window.weight_shape(channels, outputs)
-    return _Call(window, outputs, spoken, None if vendors else plans, problem.direction, dtype, sources, kernels)
+    by = vendor.bind(window) if vendors else plans
+    return _Call(window, outputs, spoken, by, problem.direction, dtype, sources, kernels)
 
 
 def _spatial_axes(name: str, x: Sequence[int | None], weight: tuple[int, ...]) -> int:
@@ -422,7 +427,7 @@ def _open_call(window: Geometry, channels: int, outputs: int, dtype: torch.dtype
             f"1 to 3 axes, and this window has period {window.period}. Trace with fixed sizes."
         )
     kernels = window.weight_shape(channels, outputs)
-    return _Call(window, outputs, None, None, "forward", dtype, None, kernels)
+    return _Call(window, outputs, None, vendor.bind(window), "forward", dtype, None, kernels)
 
 
 def _fitting(name: str, bias: Tensor, call: _Call, device: str) -> Tensor:

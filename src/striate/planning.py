@@ -164,8 +164,9 @@ def plan(
         UnknownNameError: No such direction or algorithm.
         AlgorithmError: The algorithm asked for refuses.
 
-    >>> print(plan((2, 3, 9, 9, 9, 9), (4, 3, 3, 3, 3, 3)).refusals[0])
-    ('vendor', 'the window has 4 spatial axes; PyTorch has kernels for 1 to 3.')
+    >>> found = plan((2, 3, 9, 9, 9, 9), (4, 3, 3, 3, 3, 3))
+    >>> found.algorithm, dict(found.refusals)["vendor"]
+    ('im2col', 'the window has 4 spatial axes; PyTorch has kernels for 1 to 3.')
     """
     axes = len(x_shape) - 2
     if axes < 1 or len(weight_shape) not in (axes + 2, 2 * axes + 2) or (transposed and len(weight_shape) > axes + 2):

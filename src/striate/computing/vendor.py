@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -38,26 +39,7 @@ class Convolution(Base):
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         if problem.direction == "weight_gradient":
             return self._weight_gradient(first, first if second is None else second, problem)
-        return self.call(first, second, None, problem.window)
-
-    def call(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, window: Geometry) -> Tensor:
-        """A window, transposed or not, with its bias ``(O,)``: one call of PyTorch's, differentiated by PyTorch."""
-        axes = window.axes
-        if window.transposed:
-            return self._transposed(x, weight, bias, window)
-        both, uneven = even(axes)
-        return CONV[len(axes)](pad(x, uneven), weight, bias, padding=both, **_steps(window))
-
-    def _transposed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, window: Geometry) -> Tensor:
-        axes, steps = window.axes, _steps(window)
-        function = CONV_TRANSPOSE[len(axes)]
-        if all(axis.before >= 0 and 0 <= axis.before - axis.after < max(axis.stride, axis.dilation) for axis in axes):
-            padding = [axis.before for axis in axes]
-            extra = [axis.before - axis.after for axis in axes]
-            return function(x, weight, bias, padding=padding, output_padding=extra, **steps)
-        whole = function(x, weight, None, **steps)
-        kept = pad(whole, tuple((-axis.before, -axis.after) for axis in axes))
-        return kept if bias is None else kept + bias.view(-1, *(1 for _ in axes))
+        return bind(problem.window)(first, second, None)
 
     def _weight_gradient(self, x: Tensor, y: Tensor, problem: Problem) -> Tensor:
         if x.is_complex():  # PyTorch's kernel takes real numbers only
@@ -76,6 +58,40 @@ class Convolution(Base):
         return torch.ops.aten.convolution_backward(
             y, image, weight, None, stride, both, dilation, False, none, geometry.groups, asked
         )[1]
+
+
+Call = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+
+
+@lru_cache(maxsize=4096)
+def bind(window: Geometry) -> Call:
+    """One call of PyTorch's for a window, transposed or not, differentiated by PyTorch: ``(x, weight, bias (O,))``."""
+    axes = window.axes
+    steps = _steps(window)
+    if window.transposed:
+        return _bind_transposed(window, steps)
+    both, uneven = even(axes)
+    function = CONV[len(axes)]
+    stride, dilation, groups = steps.values()
+    if any(map(any, uneven)):
+        return lambda x, weight, bias: function(pad(x, uneven), weight, bias, stride, both, dilation, groups)
+    return lambda x, weight, bias: function(x, weight, bias, stride, both, dilation, groups)
+
+
+def _bind_transposed(window: Geometry, steps: dict[str, Any]) -> Call:
+    axes, function = window.axes, CONV_TRANSPOSE[len(window.axes)]
+    stride, dilation, groups = steps.values()
+    padding = [axis.before for axis in axes]
+    extra = [axis.before - axis.after for axis in axes]
+    if all(axis.before >= 0 and 0 <= e < max(axis.stride, axis.dilation) for axis, e in zip(axes, extra, strict=True)):
+        return lambda x, weight, bias: function(x, weight, bias, stride, padding, extra, groups, dilation)
+    crop = tuple((-axis.before, -axis.after) for axis in axes)
+
+    def cropped(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        whole = pad(function(x, weight, None, stride, 0, 0, groups, dilation), crop)
+        return whole if bias is None else whole + bias.view(-1, *(1 for _ in axes))
+
+    return cropped
 
 
 def _steps(window: Geometry) -> dict[str, Any]:
