@@ -176,7 +176,19 @@ FAILURES: list[tuple[list[str], int, str]] = [
         2,
         "Error: --dtype int8: expected one of float32, bfloat16, float16, float64, complex64.\n",
     ),
-    (["plan", "1x4x9", "8x3x3"], 1, "Error: weight_shape=(8, 3, 3) takes 3 channels, x has 4.\n"),
+    (
+        ["plan", "1x4x9", "8x3x3"],
+        2,
+        "Error: plan 1x4x9 8x3x3: weight_shape=(8, 3, 3) takes 3 channels, x has 4.\n",
+    ),
+    (
+        ["plan", "2x4x9", "6x4x3x3"],
+        2,
+        (
+            "Error: plan 2x4x9 6x4x3x3: x_shape=(2, 4, 9) has 1 spatial axis, so weight_shape=(6, 4, 3, 3) is that of "
+            "a tiled layer with period (6,), which takes 3 channels; x has 4.\n"
+        ),
+    ),
     (["describe", "lenet5", "--input", "28"], 2, NO_SIZE),
     (["evaluate", "nowhere"], 1, NO_RUN),
     (["show", "nowhere", "--only", "curve"], 2, NO_SUCH_PICTURE),

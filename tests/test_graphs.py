@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -153,7 +154,29 @@ def test_exports_with_open_sizes_where_pytorch_s_own_kernels_serve() -> None:
         same(program.module()(x), CALLS[name](x))
 
 
+@pytest.mark.parametrize("name", ["max", "mean", "adaptive mean", "adaptive max"])
+def test_poolings_with_open_sizes(name: str) -> None:
+    """Exported once, and compiled in one graph for all sizes."""
+    open_sizes = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Module(name), (X.clone(),), dynamic_shapes=open_sizes)
+    x = ramp(3, 4, 13, 11)
+    same(program.module()(x), POOLINGS[name](x))
+    torch.compiler.reset()
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(POOLINGS[name], fullgraph=True, backend=backend, dynamic=True)
+    for size in range(11, 23):
+        x = ramp(1, 4, size, size + 2)
+        same(compiled(x), POOLINGS[name](x))
+    assert len(graphs) <= 2
+
+
 OPEN_REFUSED = {
+    "gaussian": "gaussian_pool: these windows depend on the sizes, which this graph leaves open; fix them.",
     "conv": "conv of x (1, 4, ?, ?) with weight (6, 2, 3, 3): padding='same' with stride=2 depends on the sizes, which "
     "this graph leaves open; write the padding as numbers, or trace with fixed sizes.",
     "conv reflect": "conv of x (1, 4, ?, ?) with weight (6, 4, 3, 3): padding_mode='reflect' needs the sizes, which "
@@ -260,12 +283,48 @@ def test_runs_under_deterministic_algorithms(name: str) -> None:
 # -------------------------------------------------------------------------------------------------- layout and counting
 
 
-def test_channels_last_stays_where_pytorch_s_own_kernel_keeps_it() -> None:
+LAID: dict[str, Callable[[Tensor], Any]] = {
+    **{name: CALLS[name] for name in ("conv uneven", "conv reflect", "conv tiled", "conv transposed circular")},
+    **{name: POOLINGS[name] for name in POOLINGS if name != "columns"},
+    "adaptive mean by bins": lambda x: striate.adaptive_avg_pool(x, (3, 4)),
+    "conv by columns": lambda x: striate.conv(x, like(x, 6, 4, 3, 3), algorithm="im2col"),
+    "conv by spectra": lambda x: striate.conv(x, like(x, 6, 4, 3, 3), algorithm="fft"),
+    "unpooling": lambda x: striate.max_unpool(*striate.max_pool(x, 2, return_switches=True), x.shape[2:]),
+}
+
+
+@pytest.mark.parametrize("name", LAID)
+def test_channels_last_stays(name: str) -> None:
     x = X.to(memory_format=torch.channels_last).requires_grad_()
-    y = striate.conv(x, like(x, 6, 4, 3, 3), padding=((1, 0), (2, 1)))
+    y = LAID[name](x)
     assert y.is_contiguous(memory_format=torch.channels_last)
+    same(y, LAID[name](X))
     (gradient,) = torch.autograd.grad(y.square().sum(), x)
-    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    same(gradient, with_gradient(LAID[name], X)[1])
+
+
+ALIASES: dict[str, Callable[[Tensor], Any]] = {
+    "max": lambda x: striate.max_pool(x, 1),
+    "max strided": lambda x: striate.max_pool(x, 1, stride=2),
+    "max over four axes": lambda x: striate.max_pool(x.unflatten(2, (3, 3)).unflatten(4, (4, 2)), (1, 1, 1, 1)),
+    "mean": lambda x: striate.avg_pool(x, 1),
+    "adaptive": lambda x: striate.adaptive_max_pool(x, (9, 8)),
+    "norm": lambda x: striate.lp_pool(x, 1, p=math.inf),
+    "gaussian": lambda x: striate.gaussian_pool(x, 1),
+    "conv": lambda x: striate.conv(x, torch.eye(4, dtype=x.dtype).view(4, 4, 1, 1), algorithm="im2col"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64], ids=str)
+@pytest.mark.parametrize("name", ALIASES)
+def test_a_result_is_a_tensor_of_its_own(name: str, dtype: torch.dtype) -> None:
+    """Writing into what an operator gave does not write into what it was given."""
+    if dtype == torch.int64 and name in ("mean", "norm", "gaussian"):
+        pytest.skip("means and norms take fractions")
+    x = (100 * X).to(dtype)
+    before = x.clone()
+    ALIASES[name](x).zero_()
+    assert x.equal(before)
 
 
 FLOPS = {

@@ -19,7 +19,9 @@ from striate.trilinear import ROLES, convolve
 
 from .cases import CONVOLUTIONS, TRANSPOSED, Case
 
-CONVOLVERS = sorted(ALGORITHMS["convolution"])
+# Judged in a file of its own, with weights that it serves: what depends on their values.
+BY_VALUE = {"separable"}
+CONVOLVERS = sorted(set(ALGORITHMS["convolution"]) - BY_VALUE)
 
 
 def integers(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -101,7 +103,7 @@ def refusal(name: str, case: Case, *, transposed: bool = False, dtype: torch.dty
     return dict(planned.refusals).get(name)
 
 
-LIMITS = {torch.float64: 1e-10, torch.complex128: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2}
+LIMITS = {torch.float64: 1e-10, torch.complex128: 1e-10, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 def agree(name: str, got: list[Tensor], wanted: list[Tensor]) -> None:
@@ -116,21 +118,23 @@ def agree(name: str, got: list[Tensor], wanted: list[Tensor]) -> None:
 
 
 def by_name(name: str, function: Any, inputs: tuple[Tensor, ...], reason: str | None) -> list[Tensor] | None:
-    """The outcome by an algorithm, or None if it refuses: as its plan says, or because of the weights' values."""
-    if reason is not None:
-        with pytest.raises(striate.errors.AlgorithmError) as caught:
-            function(*inputs)
-        assert reason in str(caught.value)
-        return None
-    if find("convolution", name).estimate(SOME) is not None:
+    """The outcome by an algorithm, or None if it refuses, in the words of its plan."""
+    if reason is None:
         return outcome(function, inputs)
-    try:
-        return outcome(function, inputs)
-    except striate.errors.AlgorithmError:
-        return None
+    assert name not in ALWAYS
+    with pytest.raises(striate.errors.AlgorithmError) as caught:
+        function(*inputs)
+    assert reason in str(caught.value)
+    return None
 
 
-SOME = Problem("convolution", Geometry.window(2, 3), 1, 1, 1, (9, 9), torch.float64)
+ALWAYS = ("reference", "im2col")
+
+
+def test_every_algorithm_serves_some_of_the_cases() -> None:
+    for name in CONVOLVERS:
+        dtype = torch.bfloat16 if name == "in_float32" else torch.float64
+        assert any(refusal(name, parameter.values[0], dtype=dtype) is None for parameter in CONVOLUTIONS), name
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS)
@@ -140,11 +144,8 @@ def test_every_algorithm_is_the_definition_bit_for_bit(case: Case) -> None:
     for name in CONVOLVERS:
         call = partial(striate.conv, **dict(case.options), algorithm=name)
         got = by_name(name, call, inputs, refusal(name, case))
-        assert got is not None or name not in ALWAYS
-        agree(name, got or wanted, wanted)
-
-
-ALWAYS = ("reference", "im2col")
+        if got is not None:
+            agree(name, got, wanted)
 
 
 @pytest.mark.parametrize("case", TRANSPOSED)
@@ -170,8 +171,8 @@ def test_every_transposed_convolution_is_the_input_gradient(case: Case) -> None:
     for name in CONVOLVERS:
         call = partial(striate.conv_transpose, **options, algorithm=name)
         got = by_name(name, call, inputs, refusal(name, case, transposed=True))
-        assert got is not None or name not in ALWAYS
-        agree(name, got or wanted, wanted)
+        if got is not None:
+            agree(name, got, wanted)
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS)
@@ -188,12 +189,11 @@ def test_each_direction_and_its_derivatives_equal_autograd_of_the_reference(dire
     for name in CONVOLVERS:
         if find("convolution", name).refuses(problem) is None:
             call = partial(convolve, plans=choose_all(problem, name), direction=direction)
-            got = by_name(name, call, (first, second), None)
-            agree(name, got or wanted, wanted)
+            agree(name, outcome(call, (first, second)), wanted)
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex128], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.complex128], ids=str)
 def test_other_types_agree_with_float64(case: Case, dtype: torch.dtype) -> None:
     inputs = tensors(case, dtype=dtype)
     if dtype.is_complex:
@@ -204,8 +204,8 @@ def test_other_types_agree_with_float64(case: Case, dtype: torch.dtype) -> None:
     for name in CONVOLVERS:
         call = partial(striate.conv, **dict(case.options), algorithm=name)
         got = by_name(name, call, inputs, refusal(name, case, dtype=dtype))
-        assert got is not None or name not in ALWAYS
-        agree(name, got or wanted, wanted)
+        if got is not None:
+            agree(name, got, wanted)
 
 
 MIXED = {"stride": (2, 1), "padding": ((1, 0), (0, 1)), "groups": 2}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import striate
 from striate.errors import GeometryError
 from striate.geometry import Axis, Geometry
-from striate.unfolding import columns, images, sizes
+from striate.unfolding import columns, images
 
 from .cases import CONVOLUTIONS, Case
 
@@ -145,10 +145,6 @@ def test_compiled_and_exported(dynamic: bool | None) -> None:
     longer = whole(5, 3, 5, 6)
     assert program.module()(longer).equal(both(longer))
     assert both(x.to("meta")).shape == x.shape
-
-
-def test_sizes_are_plain_integers() -> None:
-    assert sizes(torch.Size((3, 4))) == (3, 4)
 
 
 FIT = "do not fit: x must be (N, C, *spatial), or (C, *spatial) with one kernel number for each of its spatial axes."

@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from .borders import laid_like
 from .computing import pools
 from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import frozen
-from .graphs import whole
+from .graphs import fixed, whole
 from .pooling import avg_pool, max_pool
 from .reductions import inverse, move, select
-from .unfolding import sizes
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -47,6 +48,8 @@ def adaptive_max_pool(x: Tensor, output_size: int | Sequence[int | None], *, ret
         raise GeometryError(
             f"adaptive_max_pool: x is {x.dtype}; complex numbers have no largest, pool x.abs() instead."
         )
+    if (native := _native("adaptive_max_pool", x, output_size, ADAPTIVE_MAX)) is not None:
+        return native[0](x, native[1], return_indices=return_switches)
     bins = _bins("adaptive_max_pool", x, output_size)
     if (kernel := bins.kernel()) is not None:
         return max_pool(x, kernel, return_switches=return_switches)
@@ -55,6 +58,7 @@ def adaptive_max_pool(x: Tensor, output_size: int | Sequence[int | None], *, ret
     values = select(batched, switches, bins)
     if x.dim() < batched.dim():
         values, switches = values.squeeze(0), switches.squeeze(0)
+    values = laid_like(values, x)
     return (values, switches) if return_switches else values
 
 
@@ -76,6 +80,8 @@ def adaptive_avg_pool(x: Tensor, output_size: int | Sequence[int | None]) -> Ten
     """
     if not (x.is_floating_point() or x.is_complex()):
         raise GeometryError(f"adaptive_avg_pool: x is {x.dtype}; a mean needs floating-point numbers, as in x.float().")
+    if (native := _native("adaptive_avg_pool", x, output_size, ADAPTIVE_MEAN)) is not None:
+        return native[0](x, native[1])
     bins = _bins("adaptive_avg_pool", x, output_size)
     if (kernel := bins.kernel()) is not None:
         return avg_pool(x, kernel)
@@ -85,7 +91,7 @@ def adaptive_avg_pool(x: Tensor, output_size: int | Sequence[int | None]) -> Ten
         if size != outputs:
             lengths = _lengths(size, outputs, x.device).view(-1, *[1] * (x.dim() - 1 - dim))
             total = _sums(total, dim, size, outputs) / lengths
-    return total.to(x.dtype)
+    return laid_like(total.to(x.dtype), x)
 
 
 @whole
@@ -123,7 +129,7 @@ def max_unpool(x: Tensor, switches: Tensor, output_size: int | Sequence[int]) ->
     values, where = (t if x.dim() == axes + 2 else t.unsqueeze(0) for t in (flat, switches.flatten(x.dim() - axes)))
     origin, goal = inverse(where, prod(size))
     out = move(values, origin, goal)
-    return (out if x.dim() == axes + 2 else out.squeeze(0)).unflatten(-1, size)
+    return laid_like((out if x.dim() == axes + 2 else out.squeeze(0)).unflatten(-1, size), x)
 
 
 @whole
@@ -158,10 +164,27 @@ def maxout(x: Tensor, pieces: int) -> Tensor:
             f"maxout: pieces={pieces!r} does not divide the {channels} channels of x; it must be a whole number that "
             "does."
         )
-    return x.unflatten(1, (channels // pieces, pieces)).max(2).values
+    return laid_like(x.unflatten(1, (channels // pieces, pieces)).max(2).values, x)
 
 
 # ----------------------------------------------------------------------------------------------------------------- bins
+
+ADAPTIVE_MAX: dict[int, Any] = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+ADAPTIVE_MEAN: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+def _native(name: str, x: Tensor, output_size: Any, functions: dict[int, Any]) -> tuple[Any, Any] | None:
+    """PyTorch's own pooling and its output size, for uneven bins, where its gradient is added in a fixed order."""
+    outputs = _output_size(name, x, output_size)
+    size = x.shape[-len(outputs) :]
+    served = len(outputs) in functions and x.device.type in pools.ORDERED and x.is_floating_point()
+    is_open = any(isinstance(n, torch.SymInt) for n in size)
+    if not served or (not is_open and (0 in x.shape or _bins(name, x, output_size).kernel() is not None)):
+        return None
+    if torch.compiler.is_exporting() and not is_open:  # ONNX has no node for these
+        return None
+    wanted = [n if o is None else o for n, o in zip(size, outputs, strict=True)]
+    return functions[len(outputs)], wanted[0] if len(wanted) == 1 else wanted
 
 
 @lru_cache(maxsize=1024)
@@ -290,7 +313,7 @@ class Bins:
 
 def _bins(name: str, x: Tensor, output_size: Any) -> Bins:
     outputs = _output_size(name, x, output_size)
-    size = sizes(x.shape[-len(outputs) :])
+    size = fixed(name, x.shape[-len(outputs) :])
     if 0 in size:
         raise GeometryError(f"{name}: x of shape {tuple(x.shape)} has no inputs to share out; at least 1 is needed.")
     return Bins(size, tuple(n if o is None else o for n, o in zip(size, outputs, strict=True)))

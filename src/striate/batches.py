@@ -265,12 +265,14 @@ def _chain(module: nn.Module, name: str = "") -> Iterator[_Step]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
 
 
 def _is(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> TypeGuard[Any]:
-    """Whether the module computes what one of the classes does; a subclass may, unless it has its own forward."""
-    return any(isinstance(module, kind) and type(module).forward is kind.forward for kind in classes)
+    """Whether the module computes what one of the classes does; what others derive from them may compute anything."""
+    known = type(module).__module__.startswith(("striate.", "torch.nn.")) and "forward" not in vars(module)
+    return known and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in classes)
 
 
 def _refusal(step: _Step) -> str | None:

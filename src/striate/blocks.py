@@ -32,6 +32,14 @@ def _convolution(axes: int, *arguments: Any, **options: Any) -> Conv:
     return CONV[axes](*arguments, **{"padding": "same", **options})
 
 
+def _require_batch(block: nn.Module, axes: int, x: Tensor) -> None:
+    if x.dim() != axes + 2:
+        raise GeometryError(
+            f"{type(block).__name__} needs {axes + 2} dimensions, (N, C, *spatial); got shape {tuple(x.shape)}."
+            + (" One example without a batch is x.unsqueeze(0)." if x.dim() == axes + 1 else "")
+        )
+
+
 class DepthwiseSeparable(nn.Sequential):
     """A filter for each channel by itself, then a 1x1 convolution that mixes the channels.
 
@@ -191,6 +199,14 @@ class ShuffledGroupedConv(nn.Sequential):
             parts["depthwise"] = _convolution(axes, hidden, hidden, kernel_size, stride, groups=hidden, bias=bias)
         parts["last"] = _convolution(axes, hidden, out_channels, kernel, **grouped)
         super().__init__(parts)
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` to ``(N, O, *out)``."""
+        _require_batch(self, self.axes, x)
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class SqueezeExcite(nn.Module):
@@ -241,8 +257,11 @@ class SqueezeExcite(nn.Module):
 class _Branches(nn.Module):
     """Branches that read the same input; their outputs stand one after another in the channels."""
 
+    axes: int
+
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, sum of the branches' channels, *spatial)``."""
+        _require_batch(self, self.axes, x)
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
@@ -285,6 +304,7 @@ class MultiSize(_Branches):
                 f"MultiSize: out_channels={out_channels!r} and kernel_sizes={kernel_sizes!r} do not fit; "
                 "give one number of channels for each of one or more kernel sizes."
             )
+        self.axes = axes
         for number, (width, kernel) in enumerate(zip(widths, kernel_sizes, strict=True), start=1):
             self.add_module(f"branch{number}", _convolution(axes, in_channels, width, kernel, stride, bias=bias))
 
@@ -328,6 +348,7 @@ class Inception(_Branches):
         self.one = chain((n1, 1))
         self.three = chain((three[0], 1), (three[1], 3))
         self.five = chain((five[0], 1), (five[1], 5))
+        self.axes = axes
         self.pool = nn.Sequential(MAX_POOL[axes](3, stride=1, padding="same"), *chain((pool, 1)))
 
 
@@ -628,7 +649,7 @@ class Residual(nn.Module):
             )
         outputs = in_channels if out_channels is None else out_channels
         window: dict[str, Any] = {"padding": kernel_size // 2, "bias": False}
-        self.preactivation = preactivation
+        self.preactivation, self.axes = preactivation, axes
         self.conv1 = _convolution(axes, in_channels, outputs, kernel_size, stride, **window)
         self.norm1 = BATCH_NORM[axes](in_channels if preactivation else outputs)
         self.conv2 = _convolution(axes, outputs, outputs, kernel_size, **window)
@@ -643,6 +664,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, O, *out)``."""
+        _require_batch(self, self.axes, x)
         if not self.preactivation:
             branch = self.norm2(self.conv2(self.activation(self.norm1(self.conv1(x)))))
             return self.activation(branch + self.shortcut(x))

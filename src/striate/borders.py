@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Sources = tuple[tuple[int, ...], ...]
+from . import padding
+
+Rule = tuple[str, int, int, int]  # padding mode, positions, rows before, rows after
 
 
 def pad(x: Tensor, rows: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
@@ -20,31 +23,41 @@ def pad(x: Tensor, rows: Sequence[tuple[int, int]], value: float = 0.0) -> Tenso
     return F.pad(x, flat, value=value) if any(flat) else x
 
 
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def laid_like(y: Tensor, x: Tensor) -> Tensor:
+    """The result in channels-last memory if that is how the input lies."""
+    layout = LAST.get(x.dim())
+    if layout is None or y.dim() != x.dim() or x.is_contiguous() or not x.is_contiguous(memory_format=layout):
+        return y
+    return y.contiguous(memory_format=layout)
+
+
 class Copies(torch.autograd.Function):
     """Each position of an axis from its source. The gradient adds without atomics: the same bits on every device."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, axis: int, sources: tuple[int, ...]) -> Tensor:
+    def forward(x: Tensor, axis: int, rule: Rule) -> Tensor:
         """Copy."""
-        return x.index_select(axis, torch.tensor(sources, device=x.device))
+        return x.index_select(axis, torch.tensor(_sources(rule), device=x.device))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the size, which the sources alone do not tell."""
-        x, ctx.axis, ctx.sources = inputs
-        ctx.size = x.shape[ctx.axis]
+        """Keep the rule."""
+        _, ctx.axis, ctx.rule = inputs
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> tuple[Tensor, None, None]:
         """Add what was copied."""
-        return _sums(outputs[0], ctx.axis, ctx.sources, ctx.size), None, None
+        return _sums(outputs[0], ctx.axis, ctx.rule), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Copy the tangent."""
-        return _copies(tangents[0], ctx.axis, ctx.sources)
+        return _copies(tangents[0], ctx.axis, ctx.rule)
 
 
 class Sums(torch.autograd.Function):
@@ -53,71 +66,91 @@ class Sums(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, axis: int, sources: tuple[int, ...], size: int) -> Tensor:
-        """Add the first copies, then the second ones, and so on."""
-        total = None
-        for rank in _ranks(sources, size):
-            picked = x.index_select(axis, torch.tensor([max(place, 0) for place in rank], device=x.device))
-            there = torch.tensor([place >= 0 for place in rank], device=x.device)
-            kept = torch.where(there.view(-1, *(1 for _ in x.shape[axis + 1 :])), picked, 0)
-            total = kept if total is None else total + kept
-        return x.new_zeros(()) if total is None else total
+    def forward(x: Tensor, axis: int, rule: Rule) -> Tensor:
+        """Add the first copies, then the second ones, and so on; of a source with many, all but the first at once."""
+        ranks, crowded = _ranks(rule)
+        total = _ranked(x, axis, ranks[0])
+        for rank in ranks[1:]:
+            total = total + _ranked(x, axis, rank)
+        for source, places in crowded:
+            rest = x.index_select(axis, torch.tensor(places, device=x.device)).sum(axis, keepdim=True)
+            here = torch.arange(rule[1], device=x.device) == source
+            total = total + torch.where(here.view(-1, *(1 for _ in x.shape[axis + 1 :])), rest, 0)
+        return total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the sources."""
-        _, ctx.axis, ctx.sources, ctx.size = inputs
+        """Keep the rule."""
+        _, ctx.axis, ctx.rule = inputs
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor, None, None]:
         """Copy the gradient."""
-        return _copies(outputs[0], ctx.axis, ctx.sources), None, None, None
+        return _copies(outputs[0], ctx.axis, ctx.rule), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Add the tangents."""
-        return _sums(tangents[0], ctx.axis, ctx.sources, ctx.size)
+        return _sums(tangents[0], ctx.axis, ctx.rule)
 
 
-def extend(x: Tensor, sources: Sources) -> Tensor:
-    """``(N, C, *size)`` with each spatial position taken from its source.
+def extend(x: Tensor, rules: Sequence[Rule]) -> Tensor:
+    """``(N, C, *size)`` with the rows that each axis' rule asks for.
 
-    >>> extend(torch.tensor([[[1.0, 2.0, 3.0]]]), ((1, 0, 1, 2, 1),))
+    >>> extend(torch.tensor([[[1.0, 2.0, 3.0]]]), [("reflect", 3, 1, 1)])
     tensor([[[2., 1., 2., 3., 2.]]])
     """
-    for axis, positions in enumerate(sources, start=2):
-        x = _copies(x, axis, positions)
+    for axis, rule in enumerate(rules, start=2):
+        x = _copies(x, axis, rule)
     return x
 
 
-def gather_back(x: Tensor, sources: Sources, size: tuple[int, ...]) -> Tensor:
+def gather_back(x: Tensor, rules: Sequence[Rule]) -> Tensor:
     """The adjoint of :func:`extend`: ``(N, C, *extended)`` to ``(N, C, *size)``, copies added to their sources.
 
-    >>> gather_back(torch.tensor([[[1.0, 2.0, 3.0, 4.0, 5.0]]]), ((1, 0, 1, 2, 1),), (3,))
+    >>> gather_back(torch.tensor([[[1.0, 2.0, 3.0, 4.0, 5.0]]]), [("reflect", 3, 1, 1)])
     tensor([[[2., 9., 4.]]])
     """
-    for axis, (positions, n) in enumerate(zip(sources, size, strict=True), start=2):
-        x = _sums(x, axis, positions, n)
+    for axis, rule in enumerate(rules, start=2):
+        x = _sums(x, axis, rule)
     return x
 
 
-def _copies(x: Tensor, axis: int, sources: tuple[int, ...]) -> Tensor:
+def _copies(x: Tensor, axis: int, rule: Rule) -> Tensor:
     function: Callable[..., Tensor] = Copies.apply
-    return function(x, axis, sources)
+    return function(x, axis, rule)
 
 
-def _sums(x: Tensor, axis: int, sources: tuple[int, ...], size: int) -> Tensor:
+def _sums(x: Tensor, axis: int, rule: Rule) -> Tensor:
     function: Callable[..., Tensor] = Sums.apply
-    return function(x, axis, sources, size)
+    return function(x, axis, rule)
 
 
-def _ranks(sources: tuple[int, ...], size: int) -> list[list[int]]:
-    """For each rank, where the copy of that rank of every source stands, -1 where there is none."""
-    ranks: list[list[int]] = []
-    seen = [0] * size
-    for place, source in enumerate(sources):
-        if seen[source] == len(ranks):
-            ranks.append([-1] * size)
-        ranks[seen[source]][source] = place
-        seen[source] += 1
-    return ranks
+def _ranked(x: Tensor, axis: int, rank: Sequence[int]) -> Tensor:
+    """The copies of one rank at their sources, 0 where there is none (-1)."""
+    picked = x.index_select(axis, torch.tensor([max(place, 0) for place in rank], device=x.device))
+    there = torch.tensor([place >= 0 for place in rank], device=x.device)
+    return torch.where(there.view(-1, *(1 for _ in x.shape[axis + 1 :])), picked, 0)
+
+
+@lru_cache(maxsize=32)
+def _sources(rule: Rule) -> tuple[int, ...]:
+    mode, size, before, after = rule
+    return tuple(padding.sources(mode, size, before, after))
+
+
+@lru_cache(maxsize=32)
+def _ranks(rule: Rule) -> tuple[list[list[int]], list[tuple[int, list[int]]]]:
+    """For each rank, where the copy of that rank of every source stands, -1 where there is none.
+
+    If at most two sources have several copies, as the ends do in "replicate", those stand apart: the sources and their
+    copies but the first.
+    """
+    places: list[list[int]] = [[] for _ in range(rule[1])]
+    for place, source in enumerate(_sources(rule)):
+        places[source].append(place)
+    crowded = [(source, copies[1:]) for source, copies in enumerate(places) if len(copies) > 1]
+    if len(crowded) <= 2:
+        return [[copies[0] if copies else -1 for copies in places]], crowded
+    most = max(map(len, places))
+    return [[copies[rank] if rank < len(copies) else -1 for copies in places] for rank in range(most)], []

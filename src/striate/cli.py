@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import NotationError, OptionError, StriateError, UnknownNameError
+from .errors import AlgorithmError, GeometryError, NotationError, OptionError, StriateError, UnknownNameError
 
 app = typer.Typer(
     add_completion=False,
@@ -76,7 +76,7 @@ def plan(
     x: Annotated[str, typer.Argument(help="Shape of the input, examples x channels x sizes: 8x64x56x56.")],
     weight: Annotated[str, typer.Argument(help="Shape of the weights: 128x64x3x3; periods of a tiled layer in front.")],
     stride: Annotated[str, typer.Option(help="One number, or one per axis as 2x1.")] = "1",
-    padding: Annotated[str, typer.Option(help="One number, one per axis, or a word: same, full, causal.")] = "0",
+    padding: Annotated[str, typer.Option(help="One number, one (or before:after) per axis, or a word.")] = "0",
     dilation: Annotated[str, typer.Option(help="One number, or one per axis.")] = "1",
     groups: Annotated[int, typer.Option(help="Blocks of channels that do not mix.")] = 1,
     transposed: Annotated[bool, typer.Option("--transposed", help="Plan the transposed convolution.")] = False,
@@ -102,7 +102,10 @@ def plan(
         output_padding=_per_axis("--output-padding", output_padding, "1x0"),
         groups=groups, transposed=transposed, dtype=types[dtype], algorithm=algorithm,
     )  # fmt: skip
-    plans = [make(*shapes, **options, direction=direction) for direction in DIRECTIONS]
+    try:
+        plans = [make(*shapes, **options, direction=direction) for direction in DIRECTIONS]
+    except (GeometryError, AlgorithmError) as error:
+        raise OptionError(f"plan {x} {weight}: {error}") from None
     _show([p.to_dict() for p in plans], "\n\n".join(map(str, plans)), as_json)
 
 
@@ -274,11 +277,12 @@ def _numbers(option: str, written: str | None, example: str, fewest: int = 2) ->
     return tuple(map(int, parts))
 
 
-def _per_axis(option: str, written: str, example: str) -> int | tuple[int, ...]:
-    parts = written.lower().split("x")
-    if not all(part.isdecimal() for part in parts):
+def _per_axis(option: str, written: str, example: str) -> Any:
+    parts = [part.split(":") for part in written.lower().split("x")]
+    if not all(len(pair) <= 2 and all(number.isdecimal() for number in pair) for pair in parts):
         raise OptionError(f"{option} {written}: expected a whole number, or one per axis joined by x, as in {example}.")
-    return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
+    entries = tuple(int(pair[0]) if len(pair) == 1 else tuple(map(int, pair)) for pair in parts)
+    return entries if len(parts) > 1 or isinstance(entries[0], tuple) else entries[0]
 
 
 def _square(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:

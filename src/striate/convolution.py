@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import padding as padding_words
-from .borders import Sources, extend, gather_back
+from .borders import Rule, extend, gather_back, laid_like
 from .computing import ALGORITHMS, as_given, autocasts, vendor
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen, per_axis
@@ -42,7 +42,7 @@ class _Call:
             so, or else the plans.
         direction: Which of the plans is the call's own.
         dtype: The type to compute in.
-        sources: Where the rows of the padded image come from, in the padding modes other than zeros.
+        rules: Where the rows of the padded image come from, in the padding modes other than zeros.
         kernels: The shape in which the weights are computed with: without a period that is 1 everywhere.
     """
 
@@ -52,7 +52,7 @@ class _Call:
     by: vendor.Call | Plans
     direction: str
     dtype: torch.dtype
-    sources: Sources | None
+    rules: tuple[Rule, ...] | None
     kernels: tuple[int, ...]
 
 
@@ -243,13 +243,15 @@ def _apply(
         bias = _fitting(name, bias, call, device)
     batched = x if len(shape) == axes + 2 else x.unsqueeze(0)
     y = _compute(batched, weight, bias, call, device)
+    if call.rules is not None or isinstance(call.by, Plans):
+        y = laid_like(y, batched)
     return y if len(shape) == axes + 2 else y.squeeze(0)
 
 
 def _compute(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, device: str) -> Tensor:
-    window, copied_after = call.window, call.sources is not None and call.window.transposed
-    if call.sources is not None and not window.transposed:
-        x = extend(x, call.sources)
+    window, copied_after = call.window, call.rules is not None and call.window.transposed
+    if call.rules is not None and not window.transposed:
+        x = extend(x, call.rules)
     kernels = weight if weight.dim() == len(call.kernels) else weight.reshape(call.kernels)
     if isinstance(call.by, Plans):
         with as_given(device):
@@ -258,8 +260,8 @@ def _compute(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, device
         given = bias if bias is not None and bias.dim() == 1 and not copied_after else None
         y = call.by(x, kernels, given)
         bias = None if given is bias else bias
-    if copied_after and call.sources is not None and call.size is not None:
-        y = gather_back(y, call.sources, call.size)
+    if copied_after and call.rules is not None:
+        y = gather_back(y, call.rules)
     if bias is None:
         return y
     return y + (bias.view(-1, *(1 for _ in window.axes)) if bias.dim() == 1 else bias).to(y.dtype)
@@ -321,14 +323,7 @@ def _checked(
     ``registered`` counts the algorithms, so that plans made before one was added are not found again.
     """
     axes = _spatial_axes(name, x, weight)
-    if dtype != weight_dtype:
-        raise GeometryError(
-            f"{name}: x is {dtype} but weight is {weight_dtype}; convert one, as in x.to(weight.dtype)."
-        )
-    if device != weight_device:
-        raise GeometryError(
-            f"{name}: x is on {device} but weight is on {weight_device}; move one, as in x.to(weight.device)."
-        )
+    _check_kinds(name, (dtype, device), (weight_dtype, weight_device))
     size = tuple(x[-axes:])
     whole = None if None in size else tuple(n for n in size if n is not None)
     transposed = name == "conv_transpose"
@@ -350,18 +345,30 @@ def _checked(
         if name == "conv_local":
             _check_positions(weight, window, whole)
         spoken = window.output_size(whole)
-        window, sources = _explicit(window, whole, mode, per_axis("output_padding", output_padding, axes))
+        window, rules = _explicit(window, whole, mode, per_axis("output_padding", output_padding, axes))
     except GeometryError as error:
         shape = "(" + ", ".join("?" if n is None else str(n) for n in x) + ")"
         raise GeometryError(f"{name} of x {shape} with weight {tuple(weight)}: {error}") from None
     batch = x[0] if len(x) > axes + 1 else 1
-    read = tuple(len(s) for s in sources) if sources and not transposed else whole
+    read = tuple(n + before + after for _, n, before, after in rules) if rules and not transposed else whole
     problem = pose(window, batch or 0, channels, outputs, read, dtype, device)
     plans = choose_all(problem, algorithm)
     vendors = {plans.forward.algorithm, plans.input_gradient.algorithm, plans.weight_gradient.algorithm} == {"vendor"}
     kernels = window.weight_shape(channels, outputs)
     by = vendor.bind(window) if vendors else plans
-    return _Call(window, outputs, spoken, by, problem.direction, dtype, sources, kernels)
+    return _Call(window, outputs, spoken, by, problem.direction, dtype, rules, kernels)
+
+
+def _check_kinds(name: str, x: tuple[torch.dtype, str], weight: tuple[torch.dtype, str]) -> None:
+    """Compare types and kinds of device."""
+    if x[0] != weight[0]:
+        raise GeometryError(f"{name}: x is {x[0]} but weight is {weight[0]}; convert one, as in x.to(weight.dtype).")
+    if x[0] == torch.bool:
+        raise GeometryError(f"{name}: x and weight are torch.bool; convert them, as in x.float().")
+    if x[1] != weight[1]:
+        raise GeometryError(
+            f"{name}: x is on {x[1]} but weight is on {weight[1]}; move one, as in x.to(weight.device)."
+        )
 
 
 def _spatial_axes(name: str, x: Sequence[int | None], weight: tuple[int, ...]) -> int:
@@ -457,7 +464,7 @@ def _fitting(name: str, bias: Tensor, call: _Call, device: str) -> Tensor:
 
 def _explicit(
     window: Geometry, size: tuple[int, ...], mode: str, extra: tuple[int, ...]
-) -> tuple[Geometry, Sources | None]:
+) -> tuple[Geometry, tuple[Rule, ...] | None]:
     """For a padding mode other than zeros: the unpadded window, and where each padded position comes from.
 
     A transposed window then writes the padded image, whose rows are added to their sources afterwards.
@@ -466,9 +473,9 @@ def _explicit(
     if mode == "zeros" or not any(map(any, rows)):
         return window, None
     image = window.output_size(size) if window.transposed else size
-    sources = tuple(tuple(padding_words.sources(mode, n, *pair)) for n, pair in zip(image, rows, strict=True))
+    rules = tuple((mode, n, *pair) for n, pair in zip(image, rows, strict=True))
     bare = tuple(
         Axis(axis.kernel, axis.stride, axis.dilation, 0, -more, axis.period)
         for axis, more in zip(window.axes, extra, strict=True)
     )
-    return Geometry(bare, window.groups, window.flip, window.transposed), sources
+    return Geometry(bare, window.groups, window.flip, window.transposed), rules

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+
+from .errors import GeometryError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -30,10 +34,37 @@ def whole(function: Function) -> Function:
     # before it meets the function, and by then it is loaded.
     admit._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
+    parameters = signature(function)
+    tensors = [name for name, one in parameters.parameters.items() if str(one.annotation).startswith("Tensor")]
+
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
             admit()
-        return function(*args, **options)
+        try:
+            return function(*args, **options)
+        except (AttributeError, TypeError):
+            given = parameters.bind(*args, **options).arguments
+            _require_tensors(function.__name__, {name: given[name] for name in tensors if given.get(name) is not None})
+            raise
 
     return call  # type: ignore[return-value]
+
+
+def _require_tensors(name: str, given: dict[str, Any]) -> None:
+    for word, value in given.items():
+        if not isinstance(value, Tensor):
+            raise GeometryError(
+                f"{name}: {word} must be a tensor, got {type(value).__name__}; give torch.as_tensor({word})."
+            ) from None
+
+
+def fixed(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
+    """Sizes as plain integers: ``torch.compile`` is made to fix what it left open.
+
+    Raises:
+        GeometryError: ``torch.export`` was told to leave them open.
+    """
+    if torch.compiler.is_exporting() and any(isinstance(n, torch.SymInt) for n in shape):
+        raise GeometryError(f"{name}: these windows depend on the sizes, which this graph leaves open; fix them.")
+    return tuple(map(int, shape))

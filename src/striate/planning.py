@@ -21,15 +21,23 @@ class Plan:
     Args:
         algorithm: Name of the chosen algorithm.
         problem: What it computes.
-        refusals: ``(name, sentence)`` of each algorithm that cannot serve.
-        estimates: ``(name, work)`` of each that can, in the order of preference; work is counted in multiply-adds
-            (reads, for a pooling), and None where it depends on the values of the weights.
     """
 
     algorithm: str
     problem: Problem
-    refusals: tuple[tuple[str, str], ...]
-    estimates: tuple[tuple[str, int | None], ...]
+
+    @property
+    def refusals(self) -> tuple[tuple[str, str], ...]:
+        """``(name, sentence)`` of each algorithm that cannot serve."""
+        return _considered(self.problem, _registered(self.problem))[1]
+
+    @property
+    def estimates(self) -> tuple[tuple[str, int | None], ...]:
+        """``(name, work)`` of each that can, in the order of preference.
+
+        Work is counted in multiply-adds (reads, for a pooling), and None where it depends on the values of the weights.
+        """
+        return _considered(self.problem, _registered(self.problem))[0]
 
     def __str__(self) -> str:
         problem = self.problem
@@ -78,7 +86,7 @@ def choose(problem: Problem, algorithm: str | None = None) -> Plan:
         UnknownNameError: No algorithm carries the name asked for.
         AlgorithmError: The algorithm asked for refuses, or all do; their sentences say why.
     """
-    return _choose(problem, algorithm, tuple(sorted(ALGORITHMS[problem.operation])))
+    return _choose(problem, algorithm, _registered(problem))
 
 
 def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
@@ -104,22 +112,32 @@ def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
 @lru_cache(maxsize=4096)
 def _choose(problem: Problem, algorithm: str | None, registered: tuple[str, ...]) -> Plan:
     """The plan among the algorithms registered by now, so that one registered later is not missed."""
-    reasons = {name: find(problem.operation, name).refuses(problem) for name in registered}
+    operation = problem.operation
     if algorithm is not None:
-        find(problem.operation, algorithm)
-        if reasons[algorithm]:
-            raise AlgorithmError(f"algorithm={algorithm!r} cannot serve this {problem.operation}: {reasons[algorithm]}")
-    estimates = {n: find(problem.operation, n).estimate(problem) for n in registered if reasons[n] is None}
-    able = sorted(estimates, key=lambda name: _rank(problem.operation, name, estimates[name]))
-    if not able:
-        sentences = " ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise AlgorithmError(f"no algorithm serves this {problem.operation}. {sentences}")
-    return Plan(
-        algorithm=algorithm or able[0],
-        problem=problem,
-        refusals=tuple((name, reason) for name, reason in reasons.items() if reason),
-        estimates=tuple((name, estimates[name]) for name in able),
-    )
+        if reason := find(operation, algorithm).refuses(problem):
+            raise AlgorithmError(f"algorithm={algorithm!r} cannot serve this {operation}: {reason}")
+        return Plan(algorithm, problem)
+    if "vendor" in registered and find(operation, "vendor").refuses(problem) is None:
+        return Plan("vendor", problem)  # it comes first, whatever the others would say
+    estimates, refusals = _considered(problem, registered)
+    if not estimates:
+        sentences = " ".join(f"{name}: {reason}" for name, reason in refusals)
+        raise AlgorithmError(f"no algorithm serves this {operation}. {sentences}")
+    return Plan(estimates[0][0], problem)
+
+
+def _registered(problem: Problem) -> tuple[str, ...]:
+    return tuple(sorted(ALGORITHMS[problem.operation]))
+
+
+@lru_cache(maxsize=1024)
+def _considered(problem: Problem, registered: tuple[str, ...]) -> tuple[Any, Any]:
+    """Who can serve, in the order of preference and with their work, and who cannot, with their sentences."""
+    reasons = {name: find(problem.operation, name).refuses(problem) for name in registered}
+    works = {name: find(problem.operation, name).estimate(problem) for name in registered if reasons[name] is None}
+    able = sorted(works, key=lambda name: _rank(problem.operation, name, works[name]))
+    refusals = tuple((name, reason) for name, reason in reasons.items() if reason)
+    return tuple((name, works[name]) for name in able), refusals
 
 
 def _rank(operation: str, name: str, work: int | None) -> tuple[bool, bool, bool, int]:
@@ -157,7 +175,8 @@ def plan(
         dtype: Of the tensors.
         device: Of the tensors.
         direction: "forward", "input_gradient" or "weight_gradient" of the call; each is planned by itself.
-        algorithm: Ask for one by name.
+        algorithm: Ask for one by name. As in a call, it must serve the forward direction; a gradient that it refuses is
+            planned without it.
 
     Raises:
         GeometryError: The shapes do not fit each other or the window.
@@ -185,11 +204,17 @@ def plan(
     )  # fmt: skip
     channels, outputs = (first, second * groups) if transposed else (second * groups, first)
     window.weight_shape(channels, outputs)
+    if channels != x_shape[1] and period:
+        raise GeometryError(
+            f"x_shape={tuple(x_shape)} has {axes} spatial {'axis' if axes == 1 else 'axes'}, so weight_shape="
+            f"{tuple(weight_shape)} is that of a tiled layer with period {tuple(period)}, which takes {channels} "
+            f"channels; x has {x_shape[1]}."
+        )
     if channels != x_shape[1]:
         raise GeometryError(f"weight_shape={tuple(weight_shape)} takes {channels} channels, x has {x_shape[1]}.")
     window.output_size(size)
     asked = pose(window, x_shape[0], channels, outputs, size, dtype, torch.device(device).type)
-    return choose(replace(asked, direction=turn(asked.direction, direction)), algorithm)
+    return getattr(choose_all(asked, algorithm), turn(asked.direction, direction))
 
 
 def pose(

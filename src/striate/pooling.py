@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .borders import laid_like
 from .computing import ALGORITHMS, Problem, find, passes, pools
 from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen, per_axis
-from .graphs import whole
+from .graphs import fixed, whole
 from .planning import choose
 from .reductions import Planned, largest, places, select, total
 from .taps import counts, require_real_reads
-from .unfolding import sizes
 
 MAX_POOL = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 
@@ -66,7 +66,7 @@ def max_pool(
     """
     if x.is_complex():
         raise GeometryError(f"max_pool: x is {x.dtype}; complex numbers have no largest, pool x.abs() instead.")
-    facts, batched = _enter("max_pool", x, kernel, stride, padding, dilation, ceil, "maximum")
+    facts, batched = _enter("max_pool", x, kernel, stride, padding, dilation, ceil, "maximum", return_switches)
     if not return_switches:
         return _leave(_largest(batched, facts), x, batched)
     call = _bind(*facts)
@@ -331,7 +331,15 @@ def _require_fractions(name: str, x: Tensor, what: str) -> None:
 
 
 def _enter(
-    name: str, x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, operation: str = "sum"
+    name: str,
+    x: Tensor,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil: bool,
+    operation: str = "sum",
+    return_switches: bool = False,
 ) -> tuple[tuple[Any, ...], Tensor]:
     """What a call is bound by, and x with a batch."""
     kernel = frozen("kernel", kernel)
@@ -344,12 +352,28 @@ def _enter(
     stride = kernel if stride is None else frozen("stride", stride)
     options = (kernel, stride, frozen("padding", padding), frozen("dilation", dilation))
     policy = (x.dtype, x.device.type, torch.are_deterministic_algorithms_enabled(), _registered())
-    facts = (name, operation, axes, sizes(x.shape[-axes:]), *options, bool(ceil), *policy)
-    return facts, x if x.dim() == axes + 2 else x.unsqueeze(0)
+    whole_call = (name, operation, axes, tuple(x.shape[-axes:]), *options, bool(ceil), *policy)
+    return _known(whole_call, return_switches), x if x.dim() == axes + 2 else x.unsqueeze(0)
+
+
+def _known(facts: tuple[Any, ...], return_switches: bool) -> tuple[Any, ...]:
+    """The facts with sizes in place of what a traced graph leaves open.
+
+    Where PyTorch's own call pools, its options do not depend on the sizes: those of one window stand for all.
+    """
+    name, operation, axes, size, kernel, stride, padding, dilation, *rest = facts
+    if not any(isinstance(n, torch.SymInt) for n in size):
+        return facts
+    if name in ("max_pool", "avg_pool") and not return_switches and not isinstance(padding, str):
+        window = Geometry.window(axes, kernel, stride=stride, padding=padding, dilation=dilation)
+        some = (name, operation, axes, window.extent, kernel, stride, padding, dilation, *rest)
+        if _bind(*some).options is not None:
+            return some
+    return (name, operation, axes, fixed(name, size), kernel, stride, padding, dilation, *rest)
 
 
 def _leave(y: Tensor, x: Tensor, batched: Tensor) -> Tensor:
-    return y if x.dim() == batched.dim() else y.squeeze(0)
+    return laid_like(y, x) if x.dim() == batched.dim() else y.squeeze(0)
 
 
 def _registered() -> tuple[tuple[str, ...], ...]:

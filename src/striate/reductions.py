@@ -100,8 +100,9 @@ class Planned:
 
 
 def run(first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
-    """By the planned algorithm."""
-    return find(problem.operation, choose(problem).algorithm).run(first, second, problem)
+    """By the planned algorithm; a result that is a view (of windows of one value) becomes a tensor of its own."""
+    found = find(problem.operation, choose(problem).algorithm).run(first, second, problem)
+    return found.clone() if found is first or found._is_view() else found
 
 
 class Maximum(torch.autograd.Function):

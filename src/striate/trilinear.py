@@ -134,8 +134,6 @@ def _into_groups(size: int, in_dims: Any, first: Tensor, second: Tensor, plans: 
 
 
 def _again(problem: Problem, plans: Plans, direction: str) -> Plans:
-    """The plans of a folded problem, by the same name as before where that still serves."""
-    asked = replace(problem, direction=direction)
-    name = plans.algorithm
-    able = name is not None and find("convolution", name).refuses(asked) is None
-    return choose_all(asked, name if able else None)
+    """The plans of a folded problem, by the same name as before, which may now refuse."""
+    named = plans.algorithm is not None and getattr(plans, direction).algorithm == plans.algorithm
+    return choose_all(replace(problem, direction=direction), plans.algorithm if named else None)

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import borders
 from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen
-from .graphs import whole
+from .graphs import fixed, whole
 
 
 @whole
@@ -55,7 +55,7 @@ def unfold(
             f"unfold: kernel={kernel!r} and x of shape {tuple(x.shape)} do not fit: x must be (N, C, *spatial), or "
             "(C, *spatial) with one kernel number for each of its spatial axes."
         )
-    size = sizes(x.shape[-axes:])
+    size = fixed("unfold", x.shape[-axes:])
     geometry, _ = _fitted("unfold", axes, kernel, stride, padding, dilation, size)
     batched = x if x.dim() == axes + 2 else x.unsqueeze(0)
     out = columns(batched, geometry).clone(memory_format=torch.contiguous_format)
@@ -100,7 +100,8 @@ def fold(
             f"fold: columns must be (N, C, *kernel, *out) or (C, *kernel, *out), got shape {tuple(columns.shape)}."
         )
     lone = columns.dim() % 2
-    kernel, outputs = sizes(columns.shape[-2 * axes : -axes]), sizes(columns.shape[-axes:])
+    spans = fixed("fold", columns.shape[-2 * axes :])
+    kernel, outputs = spans[:axes], spans[axes:]
     image = frozen("output_size", output_size)
     image = image if isinstance(image, tuple) else (image,) * axes
     if len(image) != axes:
@@ -160,11 +161,6 @@ def _folded(columns: Tensor, dim: int, axis: Axis, size: int) -> Tensor:
         start = number * axis.dilation
         image[(slice(None),) * dim + (slice(start, start + reach, axis.stride),)] += tap
     return image
-
-
-def sizes(shape: Sequence[Any]) -> tuple[int, ...]:
-    """Spatial sizes as plain integers: a traced graph that leaves them open is made to fix them."""
-    return tuple(map(int, shape))
 
 
 def _fitted(

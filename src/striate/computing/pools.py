@@ -245,6 +245,8 @@ class WindowConvolution(_Vendor):
     def refuses(self, problem: Problem) -> str | None:
         if not (problem.dtype.is_floating_point or problem.dtype.is_complex):
             return f"the input is {problem.dtype}; it needs floating-point or complex numbers."
+        if problem.device not in ORDERED:
+            return f"the input is on {problem.device}, whose convolutions may round to fewer digits (TF32)."
         return super().refuses(problem)
 
     def run(self, x: Tensor, second: Tensor | None, problem: Problem) -> Tensor:

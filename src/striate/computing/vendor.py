@@ -34,6 +34,10 @@ class Convolution(Base):
             return f"the weights repeat with period {period}; PyTorch's convolutions share them with period 1."
         if not (problem.dtype.is_floating_point or problem.dtype.is_complex):
             return f"the tensors are {problem.dtype}; PyTorch convolves whole numbers on some devices only."
+        if 0 in (problem.in_channels, problem.out_channels):
+            return (
+                f"there are {problem.in_channels} input and {problem.out_channels} output channels; PyTorch needs both."
+            )
         return None if axes <= 3 else f"the window has {axes} spatial axes; PyTorch has kernels for 1 to 3."
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
