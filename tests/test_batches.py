@@ -340,3 +340,26 @@ def test_a_network_must_return_one_output_per_image() -> None:
     )
     assert refusal(Odd((1, 2)), pictures) == message.format("a tuple")
     assert refusal(Odd(torch.zeros(3, 4)), pictures) == message.format("a tensor of shape (3, 4)")
+
+
+def test_what_computes_otherwise_is_not_masked() -> None:
+    """A method of one's own, a forward set on the layer, a hook: each image goes as it would alone."""
+
+    class Doubled(nn.Conv2d):
+        def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return 2 * super()._conv_forward(input, weight, bias)
+
+    def network(layer: nn.Module) -> nn.Module:
+        return whole(nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+
+    replaced = nn.Conv2d(3, 1, 3)
+    before = replaced.forward
+    replaced.forward = lambda x: 3 * before(x)  # type: ignore[method-assign, assignment]
+    hooked = nn.Conv2d(3, 1, 3)
+    hooked.register_full_backward_hook(lambda *_: None)
+    for layer in (Doubled(3, 1, 3), replaced, hooked):
+        net = network(layer)
+        with pytest.raises(OptionError, match="Use method='group'"):
+            ragged(net, images(), method="mask")
+        for image, output in zip(images(), ragged(net, images()), strict=True):
+            torch.testing.assert_close(output, net(image[None])[0], rtol=0, atol=0)

@@ -197,7 +197,7 @@ def test_squeeze_excite_by_hand() -> None:
 
 def test_squeeze_excite_refusals() -> None:
     assert refusal(lambda: B.SqueezeExcite(8, 0)) == (
-        "SqueezeExcite: reduction must be a whole number of at least 1, got 0."
+        "SqueezeExcite: reduction must be a whole number of at least 1, got reduction=0."
     )
     for shape in ((2, 8), (2, 7, 3)):
         assert refusal(lambda shape=shape: B.SqueezeExcite(8)(torch.zeros(shape))) == (  # type: ignore[misc]
@@ -454,4 +454,23 @@ def test_rotation_refusals() -> None:
         )
     assert refusal(lambda: B.RotationPool(2, 3, (3, 3))) == (  # type: ignore[arg-type]
         "RotationPool: kernel_size must be one whole number, got (3, 3)."
+    )
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        blocks.ShuffledGroupedConv(8, 8, 4),
+        blocks.MultiSize(8, 2),
+        blocks.Inception(8, 2, (2, 2), (2, 2), 2),
+        blocks.Residual(8),
+    ],
+    ids=lambda block: type(block).__name__,
+)
+def test_an_example_without_a_batch_is_refused(block: nn.Module) -> None:
+    with pytest.raises(GeometryError) as caught:
+        block(torch.ones(8, 12, 12))
+    assert str(caught.value) == (
+        f"{type(block).__name__} needs 4 dimensions, (N, C, *spatial); got shape (8, 12, 12). "
+        "One example without a batch is x.unsqueeze(0)."
     )

@@ -231,9 +231,17 @@ def test_exports_to_onnx_and_onnx_runtime_agrees(name: str) -> None:
 
 @EVERY_CALL
 def test_maps_over_examples(name: str) -> None:
-    same(
-        torch.func.vmap(CALLS[name])(torch.stack([X, -X, 3 * X])), torch.stack([CALLS[name](X * s) for s in (1, -1, 3)])
-    )
+    several = torch.stack([X, -X, 3 * X])
+    wanted = torch.stack([CALLS[name](x) for x in several])
+    same(torch.func.vmap(CALLS[name])(several), wanted)
+    same(torch.func.vmap(CALLS[name], in_dims=2)(several.movedim(0, 2)), wanted)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_poolings_map_over_any_dimension(name: str) -> None:
+    several = torch.stack([X, -X, 3 * X], 1)
+    wanted = torch.stack([POOLINGS[name](x) for x in several.unbind(1)])
+    same(torch.func.vmap(POOLINGS[name], in_dims=1)(several), wanted)
 
 
 @EVERY_CALL
@@ -283,13 +291,18 @@ def test_runs_under_deterministic_algorithms(name: str) -> None:
 # -------------------------------------------------------------------------------------------------- layout and counting
 
 
+def unpooled(x: Tensor) -> Tensor:
+    values, switches = striate.max_pool(x, 2, return_switches=True)
+    return striate.max_unpool(values, switches, x.shape[2:])
+
+
 LAID: dict[str, Callable[[Tensor], Any]] = {
     **{name: CALLS[name] for name in ("conv uneven", "conv reflect", "conv tiled", "conv transposed circular")},
     **{name: POOLINGS[name] for name in POOLINGS if name != "columns"},
     "adaptive mean by bins": lambda x: striate.adaptive_avg_pool(x, (3, 4)),
     "conv by columns": lambda x: striate.conv(x, like(x, 6, 4, 3, 3), algorithm="im2col"),
     "conv by spectra": lambda x: striate.conv(x, like(x, 6, 4, 3, 3), algorithm="fft"),
-    "unpooling": lambda x: striate.max_unpool(*striate.max_pool(x, 2, return_switches=True), x.shape[2:]),
+    "unpooling": lambda x: unpooled(x),
 }
 
 
@@ -347,3 +360,34 @@ def test_pytorch_s_counter_counts_what_the_geometry_says(name: str) -> None:
     with FlopCounterMode(display=False) as counter:
         y.sum().backward()
     assert counter.get_total_flops() == FLOPS[name]
+
+
+NO_TENSORS: list[tuple[Callable[[], Any], str]] = [
+    (
+        lambda: striate.conv(X.numpy(), like(X, 6, 4, 3, 3)),  # type: ignore[arg-type]
+        "conv: x must be a tensor, got ndarray; give torch.as_tensor(x).",
+    ),
+    (
+        lambda: striate.conv(X, like(X, 6, 4, 3, 3).numpy()),  # type: ignore[arg-type]
+        "conv: weight must be a tensor, got ndarray; give torch.as_tensor(weight).",
+    ),
+    (
+        lambda: striate.conv(X, like(X, 6, 4, 3, 3), 1),  # type: ignore[arg-type]
+        "conv: bias must be a tensor, got int; give torch.as_tensor(bias).",
+    ),
+    (
+        lambda: striate.max_pool([[1.0]], 2),  # type: ignore[arg-type]
+        "max_pool: x must be a tensor, got list; give torch.as_tensor(x).",
+    ),
+    (
+        lambda: striate.matrix("weight", 4),  # type: ignore[arg-type]
+        "matrix: weight must be a tensor, got str; give torch.as_tensor(weight).",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), NO_TENSORS)
+def test_what_is_no_tensor_is_named(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(striate.errors.GeometryError) as caught:
+        call()
+    assert str(caught.value) == message

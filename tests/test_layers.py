@@ -851,11 +851,6 @@ or 3 without a batch; got shape (2, 9).",
         "AvgPool1d needs 3 dimensions, (N, C, *spatial), or 2 without a batch; got shape (2, 3, 4, 4).",
     ),
     (
-        striate.nn.AvgPool2d(2, divisor_override=0),
-        (2, 3, 4, 4),
-        "avg_pool: divisor must be a whole number other than 0, got divisor=0.",
-    ),
-    (
         striate.nn.ConvLocal2d(3, 8, 3, 5),
         (2, 3, 5, 6),
         ("ConvLocal2d has weights for inputs of size (5, 5), got x of shape (2, 3, 5, 6); "
@@ -908,3 +903,38 @@ def test_no_channels_are_as_in_torch() -> None:
             with pytest.warns(UserWarning, match="Initializing zero-element tensors is a no-op"):
                 layer = layers.Conv2d(*channels, 3)
             assert layer.weight.shape == (*reversed(channels), 3, 3)
+
+
+BUILT_WRONG = [
+    (
+        lambda: striate.nn.AvgPool2d(2, divisor_override=0),
+        "AvgPool2d: divisor_override must be a whole number other than 0, got divisor_override=0.",
+    ),
+    (
+        lambda: striate.nn.LPPool1d(0.5, 2),
+        "LPPool1d: norm_type must be a number of at least 1, or math.inf, got norm_type=0.5.",
+    ),
+    (
+        lambda: striate.nn.GaussianPool2d(3, sigma=-1),
+        "GaussianPool2d: sigma must be a positive, finite number, got sigma=-1.",
+    ),
+    (
+        lambda: striate.nn.Maxout(0),
+        "Maxout: pieces must be a whole number of at least 1, got pieces=0.",
+    ),
+    (
+        lambda: striate.nn.LocalResponseNorm(0),
+        "LocalResponseNorm: size must be a whole number of at least 1, got size=0.",
+    ),
+    (
+        lambda: striate.blocks.ChannelShuffle(0),
+        "ChannelShuffle: groups must be a whole number of at least 1, got groups=0.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "message"), BUILT_WRONG)
+def test_a_layer_is_checked_when_it_is_built(build: Any, message: str) -> None:
+    with pytest.raises(GeometryError) as caught:
+        build()
+    assert str(caught.value) == message

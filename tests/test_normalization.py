@@ -72,3 +72,9 @@ def test_refusals(x: torch.Tensor, size: Any, message: str) -> None:
     with pytest.raises(GeometryError) as caught:
         striate.local_response_norm(x, size)
     assert str(caught.value) == message
+
+
+def test_squares_beyond_the_range_of_float32() -> None:
+    """1e30 / (1e60) ** 0.75 = 1e-15."""
+    x = torch.full((1, 1, 1), 1e30)
+    torch.testing.assert_close(striate.local_response_norm(x, 1, alpha=1.0), torch.full((1, 1, 1), 1e-15))

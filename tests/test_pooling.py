@@ -802,3 +802,33 @@ def test_pytorch_s_own_samples_with_gradients(name: str) -> None:
         torch.testing.assert_close(*(torch.autograd.grad(y, x, upstream)[0] for y in pairs[0]))
         compared += 1
     assert compared >= 3
+
+
+# ---------------------------------------------------------------------------------------------- what PyTorch gets wrong
+
+
+def test_a_window_of_minus_infinity_in_channels_last_memory() -> None:
+    """PyTorch's own switch over 3 axes points outside of such a window."""
+    x = torch.full((1, 2, 4, 2, 2), -torch.inf)
+    x[:, :, :2] = 5.0
+    x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    values, switches = striate.max_pool(x, 2, return_switches=True)
+    assert values[0, 0].flatten().tolist() == [5.0, -torch.inf]
+    assert switches[0, 0].flatten().tolist() == [0, 8]
+    y = striate.max_pool(x, 2)
+    assert y.equal(values)
+    (gradient,) = torch.autograd.grad(y, x, torch.tensor([1.0, 10.0]).view(1, 1, 2, 1, 1).expand_as(y))
+    assert gradient[0, 0].flatten().nonzero().flatten().tolist() == [0, 8]
+    assert gradient[0, 0].flatten()[[0, 8]].tolist() == [1.0, 10.0]
+
+
+@pytest.mark.parametrize("options", [{"stride": 1, "padding": 1}, {"stride": 1, "padding": 1, "count_padding": True}])
+def test_a_mean_over_3_axes_may_be_longer_than_the_input(options: dict[str, Any]) -> None:
+    x = torch.ones(1, 1, 2, 2, 2, requires_grad=True)
+    y = striate.avg_pool(x, 3, **options)
+    expected = 8 / 27 if "count_padding" in options else 1.0
+    torch.testing.assert_close(y, torch.full((1, 1, 2, 2, 2), expected))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, torch.full((1, 1, 2, 2, 2), expected))
+    assert striate.lp_pool(x, 3, p=1.0, stride=1, padding=1).tolist() == [[[[[8.0] * 2] * 2] * 2]]
+    assert striate.avg_pool(torch.ones(1, 1, 4, 2, 3), (2, 3, 2), ceil=True).shape == (1, 1, 2, 1, 2)

@@ -224,3 +224,24 @@ def test_a_compiler_is_refused_too() -> None:
     compiled = torch.compile(lambda x, w: striate.conv(x, w, **OPTIONS), fullgraph=True, backend="aot_eager")
     with pytest.raises(Exception, match="looks at their values"):
         compiled(torch.ones(1, 2, 9, 9), torch.ones(2, 1, 5, 5))
+
+
+def test_second_derivatives_by_the_weights_are_planned_without_the_name() -> None:
+    """There a gradient stands for the weights, and it need not be separable."""
+    x = torch.linspace(-1, 1, 2 * 64, dtype=torch.float64).view(1, 2, 8, 8).requires_grad_()
+    column, row = torch.linspace(1, 2, 5, dtype=torch.float64), torch.linspace(-1, 3, 5, dtype=torch.float64)
+    weight = torch.outer(column, row).expand(2, 1, 5, 5).clone().requires_grad_()
+
+    def second(algorithm: str) -> list[Tensor]:
+        y = striate.conv(x, weight, groups=2, algorithm=algorithm)
+        first = torch.autograd.grad(y.pow(3).sum(), (x, weight), create_graph=True)
+        return list(torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), (x, weight)))
+
+    for actual, expected in zip(second("separable"), second("reference"), strict=True):
+        torch.testing.assert_close(actual, expected)
+    _, tangent = torch.func.jvp(
+        lambda w: striate.conv(x.detach(), w, groups=2, algorithm="separable"),
+        (weight.detach(),),
+        (torch.ones_like(weight).triu(),),
+    )[:2]
+    torch.testing.assert_close(tangent, striate.conv(x.detach(), torch.ones_like(weight).triu(), groups=2))

@@ -59,3 +59,19 @@ def test_an_empty_batch_has_derivatives(direction: str) -> None:
     gradients = torch.autograd.grad(result.sum(), operands)
     assert [g.shape for g in gradients] == [t.shape for t in operands]
     assert all((g == 0).all() for g in gradients)
+
+
+def test_a_name_that_the_folded_problem_does_not_serve_is_refused_under_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else runs in its place."""
+    import striate
+    from striate import matrices
+
+    monkeypatch.setattr(matrices, "LARGEST", 1000)
+    x, weight = torch.ones(3, 1, 1, 6, 6), torch.ones(3, 1, 1, 3, 3)
+    assert striate.conv(x[0], weight[0], algorithm="toeplitz").shape == (1, 1, 4, 4)
+    with pytest.raises(striate.errors.AlgorithmError) as caught:
+        torch.func.vmap(lambda x, w: striate.conv(x, w, algorithm="toeplitz"))(x, weight)
+    assert str(caught.value) == (
+        "algorithm='toeplitz' cannot serve this convolution: the dense matrix would be 48 x 108, 5,184 entries; "
+        "at most 1,000 are made."
+    )

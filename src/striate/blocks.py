@@ -19,6 +19,7 @@ from .convolution import conv
 from .errors import GeometryError
 from .geometry import Axis, frozen
 from .layers import CONV, Conv, FullyConnected, PerAxis
+from .pooling import require_count
 from .pooling_layers import MAX_POOL
 from .receptive_field import Reads
 
@@ -138,6 +139,7 @@ class ChannelShuffle(nn.Module):
 
     def __init__(self, groups: int) -> None:
         super().__init__()
+        require_count("ChannelShuffle", "groups", groups)
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,8 +233,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        if type(reduction) is not int or reduction < 1:
-            raise GeometryError(f"SqueezeExcite: reduction must be a whole number of at least 1, got {reduction!r}.")
+        require_count("SqueezeExcite", "reduction", reduction)
         hidden = max(channels // reduction, 1)
         self.reduce = FullyConnected(channels, hidden)
         self.activation = nn.ReLU()

@@ -29,9 +29,12 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def laid_like(y: Tensor, x: Tensor) -> Tensor:
     """The result in channels-last memory if that is how the input lies."""
     layout = LAST.get(x.dim())
-    if layout is None or y.dim() != x.dim() or x.is_contiguous() or not x.is_contiguous(memory_format=layout):
+    if layout is None or y.dim() != x.dim() or x.is_contiguous():
         return y
-    return y.contiguous(memory_format=layout)
+    try:
+        return y.contiguous(memory_format=layout) if x.is_contiguous(memory_format=layout) else y
+    except RuntimeError:  # under vmap a tensor does not say how it lies
+        return y
 
 
 class Copies(torch.autograd.Function):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .computing.reference import accumulator
 from .errors import GeometryError
 from .graphs import whole
-from .pooling import avg_pool
+from .pooling import WIDER, avg_pool, require_count
 
 
 @whole
@@ -40,9 +41,9 @@ def local_response_norm(x: Tensor, size: int, *, alpha: float = 1e-4, beta: floa
         raise GeometryError(f"local_response_norm: x must be (N, C, ...), got shape {tuple(x.shape)}.")
     if not x.is_floating_point():
         raise GeometryError(f"local_response_norm: x is {x.dtype}; it needs real floating-point numbers.")
-    if type(size) is not int or size < 1:
-        raise GeometryError(f"local_response_norm: size must be a whole number of at least 1, got size={size!r}.")
-    wide = x.to(accumulator(x.dtype))
+    require_count("local_response_norm", "size", size)
+    # Squares need twice the range; ONNX Runtime has no poolings of float64, so an exported graph keeps to float32.
+    wide = x.to(accumulator(x.dtype) if torch.compiler.is_exporting() else WIDER.get(x.dtype, x.dtype))
     squares = wide.square()
     rows = (squares.flatten(2) if x.dim() > 2 else squares.unsqueeze(2)).unsqueeze(1)
     neighbours = ((size // 2, (size - 1) // 2), (0, 0))

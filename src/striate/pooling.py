@@ -109,9 +109,8 @@ def avg_pool(
     """
     _require_fractions("avg_pool", x, "a mean")
     facts, batched = _enter("avg_pool", x, kernel, stride, padding, dilation, ceil)
+    require_divisor("avg_pool", "divisor", divisor)
     if divisor is not None:
-        if type(divisor) is not int or divisor == 0:
-            raise GeometryError(f"avg_pool: divisor must be a whole number other than 0, got divisor={divisor!r}.")
         return _leave(_sum(batched, _bind(*facts), divisor), x, batched)
     return _leave(_mean(batched, facts, count_padding), x, batched)
 
@@ -158,8 +157,7 @@ def lp_pool(
     tensor([[[5., 0.]]])
     """
     _require_fractions("lp_pool", x, "a norm")
-    if type(p) not in (int, float) or not p >= 1:
-        raise GeometryError(f"lp_pool: p must be a number of at least 1, or math.inf, got p={p!r}.")
+    require_exponent("lp_pool", "p", p)
     # ONNX Runtime has no poolings of float64: an exported graph keeps to float32.
     wide = x.to(accumulator(x.dtype) if torch.compiler.is_exporting() else WIDER.get(x.dtype, x.dtype))
     if p == 2:
@@ -237,9 +235,32 @@ def gaussian_pool(
 def _deviation(sigma: Any, axis: Axis) -> float:
     if sigma is None:
         return axis.extent / 4
-    if type(sigma) not in (int, float) or not (isfinite(sigma) and sigma > 0):
-        raise GeometryError(f"gaussian_pool: sigma must be a positive, finite number, got sigma={sigma!r}.")
+    require_deviation("gaussian_pool", "sigma", sigma)
     return float(sigma)
+
+
+def require_divisor(where: str, word: str, value: Any) -> None:
+    """Refuse what a sum cannot be divided by; None is the window's own."""
+    if value is not None and (type(value) is not int or value == 0):
+        raise GeometryError(f"{where}: {word} must be a whole number other than 0, got {word}={value!r}.")
+
+
+def require_exponent(where: str, word: str, value: Any) -> None:
+    """Refuse what is no exponent of a norm."""
+    if type(value) not in (int, float) or not value >= 1:
+        raise GeometryError(f"{where}: {word} must be a number of at least 1, or math.inf, got {word}={value!r}.")
+
+
+def require_deviation(where: str, word: str, value: Any) -> None:
+    """Refuse what is no standard deviation."""
+    if type(value) not in (int, float) or not (isfinite(value) and value > 0):
+        raise GeometryError(f"{where}: {word} must be a positive, finite number, got {word}={value!r}.")
+
+
+def require_count(where: str, word: str, value: Any) -> None:
+    """Refuse what is no number of channels or groups."""
+    if type(value) is not int or value < 1:
+        raise GeometryError(f"{where}: {word} must be a whole number of at least 1, got {word}={value!r}.")
 
 
 def _gaussian(x: Tensor, dim: int, axis: Axis, sigma: float) -> Tensor:
@@ -300,7 +321,8 @@ def _largest(x: Tensor, facts: tuple[Any, ...]) -> Tensor:
     if options is None:
         return largest(x, _bind(*facts).problem)
     kernel, stride, padding, dilation, ceil = options
-    return MAX_POOL[len(kernel)](x, kernel, stride, padding, dilation, ceil)
+    image = x.contiguous() if len(kernel) == 3 else x  # else a window of nothing but -inf is pointed out of
+    return MAX_POOL[len(kernel)](image, kernel, stride, padding, dilation, ceil)
 
 
 def _sum(x: Tensor, call: _Call, divisor: int) -> Tensor:
@@ -407,6 +429,7 @@ def _bind(
     declared = window.declared.axes
     options = tuple([getattr(a, field) for a in declared] for field in ("kernel", "stride", "before", "dilation"))
     plain = vendor and pools.plain_padding(declared)
+    plain = plain and (operation == "maximum" or pools.fits_inside(declared, size))
     return _Call(problem, vendor, (*options, ceil) if plain else None, window.real_counts, window.padded_counts)
 
 

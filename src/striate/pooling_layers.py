@@ -12,7 +12,16 @@ from .errors import GeometryError, describing
 from .geometry import Geometry, frozen, per_axis
 from .layers import Padding, PerAxis, SpatialLayer, shown
 from .normalization import local_response_norm
-from .pooling import avg_pool, gaussian_pool, lp_pool, max_pool
+from .pooling import (
+    avg_pool,
+    gaussian_pool,
+    lp_pool,
+    max_pool,
+    require_count,
+    require_deviation,
+    require_divisor,
+    require_exponent,
+)
 from .unfolding import fold, unfold
 
 
@@ -119,6 +128,7 @@ class AvgPool(_Pool):
         dilation: PerAxis = 1,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        require_divisor(type(self).__name__, "divisor_override", divisor_override)
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,6 +171,7 @@ class LPPool(_Pool):
         dilation: PerAxis = 1,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        require_exponent(type(self).__name__, "norm_type", norm_type)
         self.norm_type = norm_type
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,6 +210,8 @@ class GaussianPool(_Pool):
         sigma: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        for deviation in () if sigma is None else per_axis("sigma", sigma, self.axes):
+            require_deviation(type(self).__name__, "sigma", deviation)
         self.sigma = sigma
 
     def forward(self, x: Tensor) -> Tensor:
@@ -337,6 +350,7 @@ class Maxout(nn.Module):
 
     def __init__(self, pieces: int) -> None:
         super().__init__()
+        require_count("Maxout", "pieces", pieces)
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
@@ -365,6 +379,7 @@ class LocalResponseNorm(nn.Module):
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
+        require_count("LocalResponseNorm", "size", size)
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def forward(self, x: Tensor) -> Tensor:

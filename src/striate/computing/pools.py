@@ -118,6 +118,11 @@ def plain_padding(axes: tuple[Axis, ...]) -> bool:
     return all(axis.before == axis.after and 0 <= 2 * axis.before <= axis.kernel for axis in axes)
 
 
+def fits_inside(axes: tuple[Axis, ...], size: tuple[int, ...]) -> bool:
+    """Whether PyTorch's mean pooling takes the window: over 3 axes it wants a kernel no longer than the bare input."""
+    return len(axes) < 3 or all(axis.kernel <= n for axis, n in zip(axes, size, strict=True))
+
+
 class Maximum(_Vendor):
     """``torch.nn.functional.max_pool1d`` to ``max_pool3d``; padding that those refuse is added first, as -infinity."""
 
@@ -133,8 +138,10 @@ class Maximum(_Vendor):
         """Values, or values and positions in the input as padded by :func:`pad`."""
         axes = problem.geometry.axes
         padding, rows = self.split(problem)
+        # Over 3 axes in channels-last memory, PyTorch points outside a window that holds nothing but -inf.
+        image = x.contiguous() if len(axes) == 3 else x
         return MAX_POOL[len(axes)](
-            pad(x, rows, -torch.inf),
+            pad(image, rows, -torch.inf),
             [axis.kernel for axis in axes],
             [axis.stride for axis in axes],
             padding,
@@ -211,7 +218,7 @@ class Sum(_Vendor):
     def run(self, x: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         axes = problem.geometry.axes
         padding, rows = [0] * len(axes), tuple((axis.before, axis.after) for axis in axes)
-        if plain_padding(axes):
+        if plain_padding(axes) and fits_inside(axes, problem.size):
             padding, rows = [axis.before for axis in axes], ((0, 0),) * len(axes)
         if problem.direction == "input_gradient":
             return self._backward(x, padding, rows, problem)
