@@ -402,7 +402,7 @@ def _registered() -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(ALGORITHMS[operation]) for operation in ("maximum", "switches", "sum"))
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=512, typed=True)
 def _bind(
     name: str,
     operation: str,
@@ -433,7 +433,7 @@ def _bind(
     return _Call(problem, vendor, (*options, ceil) if plain else None, window.real_counts, window.padded_counts)
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=512, typed=True)
 def _window(
     name: str, axes: int, size: tuple[int, ...], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool
 ) -> _Window:
