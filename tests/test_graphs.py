@@ -226,6 +226,14 @@ def test_exports_to_onnx_and_onnx_runtime_agrees(name: str) -> None:
     same(torch.from_numpy(got), Module(name)(x))
 
 
+@pytest.mark.parametrize("name", ["conv", "conv reflect", "conv transposed", "conv tiled"])
+def test_the_older_tracer_fixes_the_sizes(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated, and that sizes become constants
+        traced = torch.jit.trace(Module(name), X)
+    same(traced(-X), CALLS[name](-X))
+
+
 # ------------------------------------------------------------------------------------ transformations and other tensors
 
 

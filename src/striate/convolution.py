@@ -271,7 +271,9 @@ def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:
     """Shape, the type to compute in (autocast's, where that is on and applies) and kind of device."""
     device = tensor.device.type
     lowered = autocasts(device) and tensor.dtype.is_floating_point and tensor.dtype != torch.float64
-    return tensor.shape, torch.get_autocast_dtype(device) if lowered else tensor.dtype, device
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    shape = torch.Size(map(int, tensor.shape)) if tracing else tensor.shape
+    return shape, torch.get_autocast_dtype(device) if lowered else tensor.dtype, device
 
 
 def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, weight: Sequence[Any], *rest: Any) -> _Call:
