@@ -30,7 +30,17 @@ BOOK = [
     *("graphs", "borders", "unfolding", "matrices"),  # III  computing
     *("computing", "planning", "trilinear", "convolution"),
     *("reductions", "pooling", "adaptive", "normalization"),
-    *("layers", "pooling_layers", "lazy_layers", "blocks", "nn", "networks", "batches"),  # IV   networks
+    *(
+        "layers",
+        "pooling_layers",
+        "lazy_layers",
+        "channels",
+        "rotation",
+        "blocks",
+        "nn",
+        "networks",
+        "batches",
+    ),  # IV   networks
     *("images", "datasets", "metrics", "options", "checkpoint", "prediction", "training"),  # V    data and training
     *("rendering", "pictures", "report", "showing", "runs", "cli"),  # VI   seeing, and the ways in
 ]
@@ -170,6 +180,8 @@ def test_no_module_is_a_drawer() -> None:
 # ----------------------------------------------------------------------------------------------- tests of every module
 
 TESTED_ELSEWHERE = {
+    "channels": "test_blocks",
+    "rotation": "test_blocks",
     "nn": "test_layers",  # only gives the layers their public names
     "lazy_layers": "test_layers",
     "pooling_layers": "test_layers",

@@ -29,6 +29,7 @@ from striate import blocks, files
 from striate.geometry import Axis, Geometry
 from striate.padding import sources
 from striate.pictures import BLUE, INK, LINE, MUTED, ORANGE, PAPER
+from striate.receptive_field import dilated_coverage
 from striate.taps import counts, taps, window_at
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "operators"
@@ -762,7 +763,7 @@ def hybrid_dilated() -> Sheet:
         for rate in rates:
             y = striate.conv(y, torch.ones(1, 1, 3, 3, dtype=torch.float64), dilation=rate, padding="same")
         held = torch.autograd.grad(y[0, 0, size // 2, size // 2], x)[0][0, 0]
-        (read, span), most = blocks.coverage(rates), float(held.max())
+        (read, span), most = dilated_coverage(rates), float(held.max())
         sheet.title(
             left, 0.2, f"rates {', '.join(map(str, rates))}", f"reads {(read / span) ** 2:.0%} of {span}×{span}"
         )

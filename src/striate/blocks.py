@@ -15,13 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .convolution import conv
+from .channels import ChannelShuffle, SqueezeExcite, channel_shuffle
 from .errors import GeometryError
-from .geometry import Axis, frozen
-from .layers import CONV, Conv, FullyConnected, PerAxis
-from .pooling import require_count
+from .geometry import frozen
+from .layers import CONV, Conv, PerAxis
 from .pooling_layers import MAX_POOL
-from .receptive_field import Reads
+from .receptive_field import dilated_coverage, largest_gap
+from .rotation import RotationPool
+
+__all__ = [
+    "Bottleneck",
+    "ChannelShuffle",
+    "DepthwiseSeparable",
+    "Factorized",
+    "HybridDilated",
+    "Inception",
+    "MultiSize",
+    "Residual",
+    "RotationPool",
+    "ShuffledGroupedConv",
+    "SqueezeExcite",
+    "Stacked3x3",
+    "channel_shuffle",
+]
 
 BATCH_NORM: dict[int, Callable[[int], nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 Activation = Callable[[], nn.Module]
@@ -106,51 +122,6 @@ class DepthwiseSeparable(nn.Sequential):
         super().__init__(parts)
 
 
-def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Channels dealt out, so that each of the next groups gets some of every group.
-
-        out[n, j * groups + i] = x[n, i * (C / groups) + j]        (reshape to groups x C/groups, transpose, flatten)
-
-    X. Zhang, X. Zhou, M. Lin and J. Sun, "ShuffleNet", 2018, section 3.1.
-
-    Args:
-        x: ``(N, C, ...)``.
-        groups: Groups of the convolution before; it divides C.
-
-    Raises:
-        GeometryError: The groups do not divide the channels.
-
-    >>> channel_shuffle(torch.arange(6).view(1, 6), 2)
-    tensor([[0, 3, 1, 4, 2, 5]])
-    """
-    if x.dim() < 2:
-        raise GeometryError(f"channel_shuffle: x must be (N, C, ...), got shape {tuple(x.shape)}.")
-    if type(groups) is not int or groups < 1 or x.shape[1] % groups:
-        raise GeometryError(f"channel_shuffle: groups={groups!r} does not divide the {x.shape[1]} channels of x.")
-    return x.unflatten(1, (groups, x.shape[1] // groups)).transpose(1, 2).flatten(1, 2)
-
-
-class ChannelShuffle(nn.Module):
-    """:func:`channel_shuffle` as a layer, on any number of axes and without parameters.
-
-    >>> ChannelShuffle(2)(torch.arange(4).view(1, 4))
-    tensor([[0, 2, 1, 3]])
-    """
-
-    def __init__(self, groups: int) -> None:
-        super().__init__()
-        require_count("ChannelShuffle", "groups", groups)
-        self.groups = groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, ...)`` to the same shape."""
-        return channel_shuffle(x, self.groups)
-
-    def extra_repr(self) -> str:
-        """The groups."""
-        return f"{self.groups}"
-
-
 class ShuffledGroupedConv(nn.Sequential):
     """Grouped convolution, channel shuffle, grouped convolution: every output can see every input channel.
 
@@ -209,50 +180,6 @@ class ShuffledGroupedConv(nn.Sequential):
         for layer in self:
             x = layer(x)
         return x
-
-
-class SqueezeExcite(nn.Module):
-    """Channels weighted by what the whole map shows: squeeze to means, excite through two layers, reweight.
-
-        out[n, c] = x[n, c] * s[n, c],  s = sigmoid(W2 relu(W1 mean(x) + b1) + b2)
-
-    ``2 C * H + H + C`` parameters, H = max(C // reduction, 1). J. Hu, L. Shen and G. Sun, "Squeeze-and-Excitation
-    Networks", 2018, section 3. Works on any number of spatial axes.
-
-    Args:
-        channels: Channels of the input, C.
-        reduction: By how much the hidden layer is narrower.
-
-    Raises:
-        GeometryError: The reduction is below 1, or the input has no spatial axes.
-
-    >>> block = SqueezeExcite(64)
-    >>> block(torch.zeros(1, 64, 5, 5)).shape, sum(p.numel() for p in block.parameters())
-    (torch.Size([1, 64, 5, 5]), 580)
-    """
-
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        require_count("SqueezeExcite", "reduction", reduction)
-        hidden = max(channels // reduction, 1)
-        self.reduce = FullyConnected(channels, hidden)
-        self.activation = nn.ReLU()
-        self.expand = FullyConnected(hidden, channels)
-        self.gate = nn.Sigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` to the same shape.
-
-        Raises:
-            GeometryError: There are no spatial axes, or another number of channels.
-        """
-        if x.dim() < 3 or x.shape[1] != self.reduce.in_features:
-            raise GeometryError(
-                f"SqueezeExcite takes (N, {self.reduce.in_features}, *spatial), got shape {tuple(x.shape)}."
-            )
-        means = x.flatten(2).mean(2)
-        weights = self.gate(self.expand(self.activation(self.reduce(means))))
-        return x * weights.view(*weights.shape, *(1 for _ in x.shape[2:]))
 
 
 class _Branches(nn.Module):
@@ -506,37 +433,8 @@ class Factorized(nn.Sequential):
         super().__init__(_between(parts, activation))
 
 
-def coverage(rates: Sequence[int], kernel_size: int = 3) -> tuple[int, int]:
-    """Positions that one output of stacked dilated convolutions reads, and positions that it spans, on one axis.
-
-    >>> coverage((1, 2, 5)), coverage((2, 2, 2)), coverage((2, 4, 6))
-    ((17, 17), (7, 13), (13, 25))
-    """
-    span = 1 + sum(rate * (kernel_size - 1) for rate in rates)
-    reads = Reads.of_input(span)
-    for rate in rates:
-        reads = reads.through(Axis(kernel_size, dilation=rate))
-    return reads.coverage
-
-
-def largest_gap(rates: Sequence[int]) -> int:
-    """``M_2``: the largest distance between nonzero taps at the second layer; no more than the kernel leaves no holes.
-
-        M_n = r_n,  M_i = max(M_{i+1} - 2 r_i, M_{i+1} - 2 (M_{i+1} - r_i), r_i)
-
-    P. Wang et al., "Understanding Convolution for Semantic Segmentation", 2018, equation 2. Of one rate, that rate.
-
-    >>> largest_gap((1, 2, 5)), largest_gap((1, 2, 9))
-    (2, 5)
-    """
-    gap = rates[-1]
-    for rate in rates[-2:0:-1]:
-        gap = max(gap - 2 * rate, gap - 2 * (gap - rate), rate)
-    return gap
-
-
 class HybridDilated(nn.Sequential):
-    """Dilated convolutions whose rates differ, so that together they read every position: no gridding.
+    """Dilated convolutions whose rates differ, so that together they leave few holes, or none: no gridding.
 
         receptive field 1 + (K - 1) * sum of the rates,  (C O + (n - 1) O ** 2) * K ** axes weights
 
@@ -581,7 +479,7 @@ class HybridDilated(nn.Sequential):
         self.rates: tuple[int, ...] = tuple(frozen("rates", list(rates)))
         if not self.rates or min(self.rates) < 1:
             raise GeometryError(f"HybridDilated: rates must be one or more numbers of at least 1, got {rates!r}.")
-        self.coverage = coverage(self.rates, kernel_size)
+        self.coverage = dilated_coverage(self.rates, kernel_size)
         self.largest_gap = largest_gap(self.rates)
         divisor = math.gcd(*self.rates)
         if divisor > 1 and not allow_common_divisor:
@@ -672,107 +570,3 @@ class Residual(nn.Module):
         ready = self.activation(self.norm1(x))
         kept = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(ready)
         return kept + self.conv2(self.activation(self.norm2(self.conv1(ready))))
-
-
-class RotationPool(nn.Module):
-    """A filter bank turned to several angles, and for each filter the angle that answers most.
-
-        out[n, o, p] = bias[o] + max over angles a of sum over c, t of rotated(weight, a)[o, c, t] * x[n, c, p + t]
-
-    O * C * K ** axes weights whatever the number of angles: only the base bank is learned. I. Goodfellow, Y. Bengio and
-    A. Courville, "Deep Learning", 2016, figure 9.9, learns a filter for each angle; here they are one filter, turned
-    (D. Marcos, M. Volpi and D. Tuia, "Learning Rotation Invariant Convolutional Filters for Texture
-    Classification", 2016).
-
-    Angles are in degrees, counterclockwise, in the plane of the last two axes. Multiples of 90 turn the taps exactly;
-    in between, taps are interpolated bilinearly, and what would come from outside the kernel is 0. With all four
-    multiples of 90, an odd kernel and stride 1, turning the input by 90 degrees turns the output.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Taps per axis.
-        angles: Degrees.
-        stride: Step between windows.
-        padding: As in :func:`striate.conv`.
-        groups: Blocks of channels that do not mix.
-        bias: Learn one bias per output channel.
-        axes: Spatial axes, 2 or 3.
-
-    Raises:
-        GeometryError: There is no angle, one is no finite number, or fewer than two axes to turn.
-
-    >>> block = RotationPool(3, 8, 3)
-    >>> block(torch.zeros(1, 3, 9, 9)).shape, sum(p.numel() for p in block.parameters())  # 8 * 3 * 9 + 8
-    (torch.Size([1, 8, 9, 9]), 224)
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        angles: Sequence[float] = (0, 90, 180, 270),
-        stride: PerAxis = 1,
-        padding: Any = "same",
-        groups: int = 1,
-        bias: bool = True,
-        axes: int = 2,
-    ) -> None:
-        super().__init__()
-        if axes not in (2, 3):
-            raise GeometryError(
-                f"RotationPool: a rotation needs a plane, that of the last 2 of 2 or 3 axes; got {axes!r}."
-            )
-        if not angles or not all(type(a) in (int, float) and math.isfinite(a) for a in angles):
-            raise GeometryError(f"RotationPool: angles must be one or more finite numbers of degrees, got {angles!r}.")
-        if type(kernel_size) is not int:
-            raise GeometryError(f"RotationPool: kernel_size must be one whole number, got {kernel_size!r}.")
-        self.angles = tuple(angles)
-        self.bank = _convolution(
-            axes, in_channels, out_channels, kernel_size, stride, padding=padding, groups=groups, bias=bias
-        )
-        for number, angle in enumerate(self.angles):
-            rest = angle % 90
-            matrix = _turned(kernel_size, rest) if rest else None
-            self.register_buffer(f"turn{number}", matrix, persistent=False)
-
-    def rotated(self) -> Tensor:
-        """The bank at every angle, ``(O, angles, C/groups, *K)``."""
-        weight = self.bank.weight
-        return torch.stack([self._rotate(weight, n, angle) for n, angle in enumerate(self.angles)], dim=1)
-
-    def _rotate(self, weight: Tensor, number: int, angle: float) -> Tensor:
-        matrix = self.get_buffer(f"turn{number}") if angle % 90 else None
-        if matrix is not None:
-            turned = weight.flatten(-2) @ matrix.to(weight.dtype).T
-            weight = turned.unflatten(-1, weight.shape[-2:])
-        return weight.rot90(int(angle // 90) % 4, (-2, -1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` to ``(N, O, *out)``."""
-        answers = conv(x, self.rotated().flatten(0, 1), **self.bank.options())
-        channels = x.dim() - len(self.bank.kernel_size) - 1
-        best = answers.unflatten(channels, (-1, len(self.angles))).amax(channels + 1)
-        bias = self.bank.bias
-        return best if bias is None else best + bias.view(-1, *(1 for _ in best.shape[channels + 1 :]))
-
-    def extra_repr(self) -> str:
-        """The angles."""
-        return f"angles={self.angles}"
-
-
-def _turned(kernel: int, angle: float) -> Tensor:
-    """``(taps, taps)``: a square kernel turned counterclockwise is this matrix times the flattened kernel."""
-    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    centre = (kernel - 1) / 2
-    matrix = torch.zeros(kernel, kernel, kernel, kernel, dtype=torch.float64)
-    for row in range(kernel):
-        for column in range(kernel):
-            x, y = column - centre, centre - row
-            from_row, from_column = centre - (y * cosine - x * sine), centre + (x * cosine + y * sine)
-            for r in (math.floor(from_row), math.floor(from_row) + 1):
-                for c in (math.floor(from_column), math.floor(from_column) + 1):
-                    if 0 <= r < kernel and 0 <= c < kernel:
-                        matrix[row, column, r, c] += (1 - abs(from_row - r)) * (1 - abs(from_column - c))
-    return matrix.view(kernel**2, kernel**2)

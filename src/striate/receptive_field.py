@@ -7,7 +7,7 @@ of real positions for a given input size, borders and transposed windows include
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .geometry import Axis
@@ -151,3 +151,32 @@ def _positions(positions: slice) -> range:
 
 def _first(reads: int) -> int:
     return (reads & -reads).bit_length() - 1 if reads else 0
+
+
+def dilated_coverage(rates: Sequence[int], kernel_size: int = 3) -> tuple[int, int]:
+    """Positions that one output of stacked dilated convolutions reads, and positions that it spans, on one axis.
+
+    >>> dilated_coverage((1, 2, 5)), dilated_coverage((2, 2, 2)), dilated_coverage((2, 4, 6))
+    ((17, 17), (7, 13), (13, 25))
+    """
+    span = 1 + sum(rate * (kernel_size - 1) for rate in rates)
+    reads = Reads.of_input(span)
+    for rate in rates:
+        reads = reads.through(Axis(kernel_size, dilation=rate))
+    return reads.coverage
+
+
+def largest_gap(rates: Sequence[int]) -> int:
+    """``M_2``: the largest distance between nonzero taps at the second layer; no more than the kernel leaves no holes.
+
+        M_n = r_n,  M_i = max(M_{i+1} - 2 r_i, M_{i+1} - 2 (M_{i+1} - r_i), r_i)
+
+    P. Wang et al., "Understanding Convolution for Semantic Segmentation", 2018, equation 2. Of one rate, that rate.
+
+    >>> largest_gap((1, 2, 5)), largest_gap((1, 2, 9))
+    (2, 5)
+    """
+    gap = rates[-1]
+    for rate in rates[-2:0:-1]:
+        gap = max(gap - 2 * rate, gap - 2 * (gap - rate), rate)
+    return gap
