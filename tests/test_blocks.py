@@ -475,3 +475,13 @@ def test_an_example_without_a_batch_is_refused(block: nn.Module) -> None:
         f"{type(block).__name__} needs 4 dimensions, (N, C, *spatial); got shape (8, 12, 12). "
         "One example without a batch is x.unsqueeze(0)."
     )
+
+
+def test_a_rotation_pool_keeps_its_angles_through_fewer_digits_and_back() -> None:
+    """Whole weights survive float16, and so must the turning."""
+    block = blocks.RotationPool(2, 3, 3, angles=(30, 45)).double()
+    with torch.no_grad():
+        block.bank.weight.copy_(torch.arange(54.0).view(3, 2, 3, 3))
+    before = block.rotated()
+    assert block.half().rotated().dtype == torch.float16
+    assert block.double().rotated().equal(before)

@@ -72,10 +72,8 @@ class RotationPool(nn.Module):
         self.bank = CONV[axes](
             in_channels, out_channels, kernel_size, stride, padding=padding, groups=groups, bias=bias
         )
-        for number, angle in enumerate(self.angles):
-            rest = angle % 90
-            matrix = _turned(kernel_size, rest) if rest else None
-            self.register_buffer(f"turn{number}", matrix, persistent=False)
+        # No buffers: those would lose digits when the module is moved to fewer and back.
+        self.turns = tuple(_turned(kernel_size, angle % 90) if angle % 90 else None for angle in self.angles)
 
     def rotated(self) -> Tensor:
         """The bank at every angle, ``(O, angles, C/groups, *K)``."""
@@ -83,9 +81,9 @@ class RotationPool(nn.Module):
         return torch.stack([self._rotate(weight, n, angle) for n, angle in enumerate(self.angles)], dim=1)
 
     def _rotate(self, weight: Tensor, number: int, angle: float) -> Tensor:
-        matrix = self.get_buffer(f"turn{number}") if angle % 90 else None
+        matrix = self.turns[number]
         if matrix is not None:
-            turned = weight.flatten(-2) @ matrix.to(weight.dtype).T
+            turned = weight.flatten(-2) @ matrix.to(weight).T
             weight = turned.unflatten(-1, weight.shape[-2:])
         return weight.rot90(int(angle // 90) % 4, (-2, -1))
 

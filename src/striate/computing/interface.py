@@ -1,4 +1,4 @@
-"""An algorithm is three verbs: refuse, prepare, run. A refusal is a sentence."""
+"""An algorithm is a few verbs: refuse, estimate, prepare, run. A refusal is a sentence."""
 
 from __future__ import annotations
 
