@@ -50,6 +50,7 @@ COMPUTING = [
     "reference",
     "vendor",
     "im2col",
+    "native",
     "toeplitz",
     "relaid",
     "separable",
@@ -86,6 +87,8 @@ def targets(path: Path, package: Path) -> Iterator[tuple[str, ...]]:
             named = tuple(node.module.split(".")) if node.module else ()
             base = (*here[: len(here) - node.level + 1], *named)
             for alias in node.names:
+                if alias.name == "_native":  # compiled from the folder "native", it stands before the book
+                    continue
                 inner = package.joinpath(*base, alias.name)
                 is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
                 yield (*base, alias.name) if is_module else base

@@ -1,0 +1,65 @@
+// Vectors of 64 bytes in GCC's vector extensions: one source for every instruction set, which the compiler splits where
+// registers are narrower.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "window.hpp"
+
+namespace striate {
+
+// bfloat16 is a storage type: kernels widen it to float, sum in float and round once.
+struct bfloat16 {
+    uint16_t bits;
+};
+
+template <typename T>
+struct Wide {
+    using type = T;
+};
+template <>
+struct Wide<bfloat16> {
+    using type = float;
+};
+
+inline float widen(float x) { return x; }
+inline double widen(double x) { return x; }
+inline float widen(bfloat16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+template <typename T, typename W>
+inline T narrow(W x) {
+    return x;
+}
+// To nearest, ties to even; a NaN stays one.
+template <>
+inline bfloat16 narrow<bfloat16, float>(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return {uint16_t(bits >> 16 | 0x40)};
+    return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+typedef float floats __attribute__((vector_size(64), aligned(64)));
+typedef double doubles __attribute__((vector_size(64), aligned(64)));
+template <typename W>
+struct Vector;
+template <>
+struct Vector<float> {
+    typedef floats type;
+    typedef float loose __attribute__((vector_size(64), aligned(4)));  // at any address
+    static constexpr int lanes = 16;
+};
+template <>
+struct Vector<double> {
+    typedef doubles type;
+    typedef double loose __attribute__((vector_size(64), aligned(8)));
+    static constexpr int lanes = 8;
+};
+
+}  // namespace striate

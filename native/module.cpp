@@ -1,0 +1,119 @@
+// What Python sees: one function for each family of kernels, which picks the instruction set and releases the lock.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "lanes.hpp"
+#include "window.hpp"
+
+#if defined(__x86_64__)
+#define STRIATE_SET v2
+#include "kernels.hpp"
+#undef STRIATE_SET
+#define STRIATE_SET v3
+#include "kernels.hpp"
+#undef STRIATE_SET
+#define STRIATE_SET v4
+#include "kernels.hpp"
+#undef STRIATE_SET
+#else
+#define STRIATE_SET generic
+#include "kernels.hpp"
+#undef STRIATE_SET
+#endif
+
+namespace nb = nanobind;
+using namespace striate;
+
+namespace {
+
+std::string best_set() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("x86-64-v4")) return "v4";
+    if (__builtin_cpu_supports("x86-64-v3")) return "v3";
+    if (__builtin_cpu_supports("x86-64-v2")) return "v2";
+    return "";
+#else
+    return "generic";
+#endif
+}
+
+std::string chosen = best_set();
+
+#if defined(__x86_64__)
+#define STRIATE_CALL(kernel, ...)           \
+    if (chosen == "v4")                     \
+        v4::kernel(__VA_ARGS__);            \
+    else if (chosen == "v3")                \
+        v3::kernel(__VA_ARGS__);            \
+    else                                    \
+        v2::kernel(__VA_ARGS__);
+#else
+#define STRIATE_CALL(kernel, ...) generic::kernel(__VA_ARGS__);
+#endif
+
+using Numbers = std::vector<int64_t>;
+
+// numbers: batch, in_channels, out_channels, groups, then (size, out, kernel, stride, dilation, before, period) per axis
+Window window_of(const std::string &direction, const Numbers &numbers) {
+    constexpr size_t FIELDS = 7;
+    if (numbers.size() != 4 + FIELDS * AXES) throw std::invalid_argument("a window has 25 numbers");
+    Window window{};
+    window.batch = numbers[0], window.in_channels = numbers[1];
+    window.out_channels = numbers[2], window.groups = numbers[3];
+    for (int a = 0; a < AXES; ++a) {
+        const int64_t *n = &numbers[4 + FIELDS * a];
+        window.axis[a] = {n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
+    }
+    window.direction = direction == "forward"          ? Direction::forward
+                       : direction == "input_gradient" ? Direction::input_gradient
+                                                       : Direction::weight_gradient;
+    return window;
+}
+
+// strides: batch, channel, then one per axis
+template <typename T>
+Maps<T> maps_of(uintptr_t address, const Numbers &strides) {
+    if (strides.size() != 2 + AXES) throw std::invalid_argument("a tensor has 5 strides");
+    return {reinterpret_cast<T *>(address), strides[0], strides[1], {strides[2], strides[3], strides[4]}};
+}
+
+template <typename T>
+void run(const std::string &lanes, const Window &window, uintptr_t input, const Numbers &in, uintptr_t output,
+         const Numbers &out, uintptr_t weight) {
+    auto x = maps_of<T>(input, in);
+    auto y = maps_of<T>(output, out);
+    auto *w = reinterpret_cast<T *>(weight);
+    nb::gil_scoped_release unlocked;
+    if (lanes == "channels") {
+        STRIATE_CALL(channels, window, x, y, w)
+    } else {
+        throw std::invalid_argument("no kernel has these lanes: " + lanes);
+    }
+}
+
+void convolve(const std::string &lanes, const std::string &dtype, const std::string &direction, const Numbers &numbers,
+              uintptr_t input, const Numbers &in, uintptr_t output, const Numbers &out, uintptr_t weight) {
+    Window window = window_of(direction, numbers);
+    if (dtype == "float32")
+        run<float>(lanes, window, input, in, output, out, weight);
+    else if (dtype == "float64")
+        run<double>(lanes, window, input, in, output, out, weight);
+    else if (dtype == "bfloat16")
+        run<bfloat16>(lanes, window, input, in, output, out, weight);
+    else
+        throw std::invalid_argument("no kernel takes this type: " + dtype);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.def("convolve", &convolve);
+    m.def("instruction_set", [] { return chosen; });
+    m.def("use_instruction_set", [](const std::string &name) { chosen = name; });
+}

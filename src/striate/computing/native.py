@@ -1,0 +1,190 @@
+"""Compiled kernels for the CPU as one operator of PyTorch's, and what the algorithms that call it share.
+
+The operator knows its shape on fake tensors, its derivatives, its cost in operations and what it is made of in
+PyTorch's own operators, so that compiling, exporting and counting need to know nothing else about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import register_decomposition
+from torch.utils.flop_counter import register_flop_formula
+
+from ..geometry import Axis, Geometry
+from .im2col import Im2col
+from .interface import Base, Problem
+
+compiled: Any
+try:
+    from .. import _native as compiled
+except ImportError:  # installed without a compiler
+    compiled = None
+
+AXES = 3
+TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+FIELDS = ("kernel", "stride", "dilation", "before", "after", "period")
+LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+DERIVATIVES = {
+    "forward": ("input_gradient", "weight_gradient"),
+    "input_gradient": ("forward", "weight_gradient"),
+    "weight_gradient": ("input_gradient", "forward"),
+}
+
+
+class Native(Base):
+    """What the compiled algorithms share; each names the kernels that it calls by what stands in their lanes.
+
+    Args:
+        lanes: The name of the kernels.
+    """
+
+    def __init__(self, lanes: str) -> None:
+        self.lanes = lanes
+
+    def refuses(self, problem: Problem) -> str | None:
+        """What no compiled kernel takes."""
+        axes = len(problem.size)
+        if compiled is None:
+            return "the compiled kernels are not installed; install Striate where there is a C++ compiler."
+        if problem.device != "cpu":
+            return f"the tensors are on {problem.device}; the compiled kernels are for the CPU."
+        if problem.dtype not in TYPES:
+            return f"the tensors are {problem.dtype}; the compiled kernels take {', '.join(map(str, TYPES))}."
+        if 0 in (problem.in_channels, problem.out_channels):
+            return f"there are {problem.in_channels} input and {problem.out_channels} output channels; it needs both."
+        return None if axes <= AXES else f"the window has {axes} spatial axes; the compiled kernels have {AXES}."
+
+    def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
+        operator: Any = torch.ops.striate.native_convolution
+        return operator(first, second, self.lanes, problem.direction, _numbers(problem))
+
+
+@lru_cache(maxsize=4096)
+def _numbers(problem: Problem) -> list[int]:
+    """The problem without its batch, type and direction, as the operator takes it."""
+    geometry = problem.geometry
+    numbers = [problem.in_channels, problem.out_channels, geometry.groups]
+    for n, axis in zip(problem.size, geometry.axes, strict=True):
+        numbers += [n, *(getattr(axis, field) for field in FIELDS)]
+    return numbers
+
+
+def _read(numbers: Sequence[int]) -> tuple[Geometry, tuple[int, ...]]:
+    """The geometry and the sizes of :func:`_numbers`."""
+    rows = [numbers[i : i + 1 + len(FIELDS)] for i in range(3, len(numbers), 1 + len(FIELDS))]
+    axes = tuple(Axis(**dict(zip(FIELDS, row[1:], strict=True))) for row in rows)
+    return Geometry(axes, numbers[2]), tuple(row[0] for row in rows)
+
+
+@lru_cache(maxsize=4096)
+def _posed(batch: int, dtype: torch.dtype, direction: str, numbers: tuple[int, ...]) -> Problem:
+    geometry, size = _read(numbers)
+    return Problem("convolution", geometry, batch, numbers[0], numbers[1], size, dtype, direction=direction)
+
+
+@lru_cache(maxsize=4096)
+def _window(direction: str, numbers: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
+    """Shape of the result without its batch, and what the kernels take after the batch.
+
+    They know three axes; windows of fewer have leading axes of one position and one tap.
+    """
+    geometry, size = _read(numbers)
+    channels, outputs, groups = numbers[:3]
+    out = geometry.output_size(size)
+    shape: tuple[int, ...] = {
+        "forward": (outputs, *out),
+        "input_gradient": (channels, *size),
+        "weight_gradient": geometry.weight_shape(channels, outputs),
+    }[direction]
+    told = [channels, outputs, groups, *[1, 1, 1, 1, 1, 0, 1] * (AXES - len(size))]
+    for n, o, axis in zip(size, out, geometry.axes, strict=True):
+        told += [n, o, axis.kernel, axis.stride, axis.dilation, axis.before, axis.period]
+    return shape, told
+
+
+def _empty(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tensor:
+    """Room for the result: maps are laid in memory like the first operand, weights in their own order."""
+    if direction == "weight_gradient":
+        return first.new_empty(shape)
+    last = LAST.get(len(shape) - 1)
+    channels_last = last is not None and not first.is_contiguous() and first.is_contiguous(memory_format=last)
+    layout = last if channels_last else torch.contiguous_format
+    return torch.empty(first.shape[0], *shape, dtype=first.dtype, device=first.device, memory_format=layout)
+
+
+def _strides(tensor: Tensor) -> list[int]:
+    """Strides of batch, channel and three positions."""
+    batch, channel, *steps = tensor.stride()
+    return [batch, channel, *[0] * (AXES - len(steps)), *steps]
+
+
+def _compute(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
+    shape, told = _window(direction, tuple(numbers))
+    result = _empty(first, direction, shape)
+    if first.shape[0] == 0 or 0 in result.shape:
+        return result.zero_()
+    roles = {
+        "forward": (first, result, second),
+        "input_gradient": (result, first, second),
+        "weight_gradient": (first, second, result),
+    }
+    maps, outputs, weight = roles[direction]
+    weight = weight.contiguous()
+    compiled.convolve(
+        lanes, TYPES[first.dtype], direction, [first.shape[0], *told],
+        maps.data_ptr(), _strides(maps), outputs.data_ptr(), _strides(outputs), weight.data_ptr(),
+    )  # fmt: skip
+    return result
+
+
+def _fake(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
+    return _empty(first, direction, _window(direction, tuple(numbers))[0])
+
+
+def _decomposed(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
+    return Im2col().run(first, second, _posed(int(first.shape[0]), first.dtype, direction, tuple(numbers)))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    first, second, ctx.lanes, ctx.direction, ctx.numbers = inputs
+    ctx.save_for_backward(first, second)
+
+
+def _derive(ctx: Any, gradient: Tensor) -> Any:
+    """Each operand is solved for with the gradient in the place of the result: see :mod:`striate.trilinear`."""
+    operator: Any = torch.ops.striate.native_convolution
+    first, second = ctx.saved_tensors
+    to_first, to_second = DERIVATIVES[ctx.direction]
+    operands = {
+        "forward": ((gradient, second), (first, gradient)),
+        "input_gradient": ((gradient, second), (gradient, first)),
+        "weight_gradient": ((second, gradient), (first, gradient)),
+    }[ctx.direction]
+    solved = [
+        operator(*pair, ctx.lanes, direction, ctx.numbers) if needed else None
+        for needed, pair, direction in zip(ctx.needs_input_grad, operands, (to_first, to_second), strict=False)
+    ]
+    return *solved, None, None, None
+
+
+def _operations(first: Any, second: Any, lanes: str, direction: str, numbers: list[int], **_: Any) -> int:
+    """Two operations for each multiply-add, whose number is the same in all directions."""
+    return 2 * _posed(first[0], torch.float32, "forward", tuple(numbers)).work
+
+
+LIBRARY = torch.library.Library("striate", "DEF")
+LIBRARY.define(
+    "native_convolution(Tensor first, Tensor second, str lanes, str direction, int[] numbers) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides),
+)
+NAME = "striate::native_convolution"
+LIBRARY.impl("native_convolution", _compute, "CPU")
+torch.library.register_fake(NAME, _fake, lib=LIBRARY)
+torch.library.register_autograd(NAME, _derive, setup_context=_keep, lib=LIBRARY)
+register_flop_formula(torch.ops.striate.native_convolution)(_operations)
+register_decomposition(torch.ops.striate.native_convolution.default)(_decomposed)
