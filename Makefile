@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test bench clean
+.PHONY: help demo test sanitize bench clean
 
 help:
 	@echo "make demo    install into .venv, train LeNet-5 on the bundled pictures, show where the report is"
 	@echo "make test    every check: style, types, tests, doctests, the code of the README and docs"
+	@echo "make sanitize the laws over kernels built with address and undefined-behaviour sanitizers"
 	@echo "make bench   measure training speed against a plain torch loop, side by side"
 	@echo "make clean   remove .venv, caches and runs/"
 
@@ -29,6 +30,16 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+# The laws over kernels that stop at the first read or write out of bounds, overflow or misaligned access.
+sanitize: .venv/.installed-dev
+	cmake -S . -B build/sanitize -DSTRIATE_SANITIZE=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	cmake --build build/sanitize --parallel
+	rm -rf build/sanitized && mkdir -p build/sanitized && cp -r src/striate build/sanitized/
+	cp build/sanitize/_native*.so build/sanitized/striate/
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		$(BIN)/python tools/sanitized.py build/sanitized -q -n 2 -p no:cacheprovider \
+		tests/test_laws.py tests/test_native*.py tests/test_pools.py
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/training.py

@@ -6,13 +6,15 @@ PyTorch's own operators, so that compiling, exporting and counting need to know 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from ..geometry import Axis, Geometry
@@ -22,8 +24,16 @@ from .interface import Base, Problem
 compiled: Any
 try:
     from .. import _native as compiled
-except ImportError:  # installed without a compiler
+except ImportError:
     compiled = None
+    warnings.warn(
+        "Striate was installed without its compiled kernels, so that some convolutions and poolings take many times "
+        "longer; install a C++ compiler (such as g++), then Striate again.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+_is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 AXES = 3
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
@@ -60,8 +70,25 @@ class Native(Base):
         return None if axes <= AXES else f"the window has {axes} spatial axes; the compiled kernels have {AXES}."
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
-        operator: Any = torch.ops.striate.native_convolution
-        return operator(first, second, self.lanes, problem.direction, _numbers(problem))
+        return _bound(self.lanes, problem)(first, second)
+
+
+@lru_cache(maxsize=4096)
+def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
+    """The call of a problem: the operator where something looks on, and else the kernels at once.
+
+    Passing PyTorch's dispatcher takes longer than a small convolution.
+    """
+    direction, numbers = problem.direction, _numbers(problem)
+    shape, told = _window(direction, tuple(numbers))
+    operator: Any = torch.ops.striate.native_convolution.default
+
+    def call(first: Tensor, second: Any) -> Tensor:
+        if type(first) is not Tensor or _get_current_dispatch_mode() is not None or _is_tracing():
+            return operator(first, second, lanes, direction, numbers)
+        return _solve(first, second, lanes, direction, shape, told)
+
+    return call
 
 
 @lru_cache(maxsize=4096)
@@ -111,35 +138,40 @@ def _empty(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tensor:
     """Room for the result: maps are laid in memory like the first operand, weights in their own order."""
     if direction == "weight_gradient":
         return first.new_empty(shape)
-    last = LAST.get(len(shape) - 1)
-    channels_last = last is not None and not first.is_contiguous() and first.is_contiguous(memory_format=last)
-    layout = last if channels_last else torch.contiguous_format
-    return torch.empty(first.shape[0], *shape, dtype=first.dtype, device=first.device, memory_format=layout)
+    if not first.is_contiguous() and (last := LAST.get(len(shape) - 1)) and first.is_contiguous(memory_format=last):
+        return torch.empty((first.shape[0], *shape), dtype=first.dtype, device=first.device, memory_format=last)
+    return first.new_empty((first.shape[0], *shape))
 
 
 def _strides(tensor: Tensor) -> list[int]:
     """Strides of batch, channel and three positions."""
-    batch, channel, *steps = tensor.stride()
-    return [batch, channel, *[0] * (AXES - len(steps)), *steps]
+    strides = tensor.stride()
+    return [*strides[:2], *[0] * (2 + AXES - len(strides)), *strides[2:]]
 
 
-def _compute(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
-    shape, told = _window(direction, tuple(numbers))
+def _solve(
+    first: Tensor, second: Tensor, lanes: str, direction: str, shape: tuple[int, ...], told: list[int]
+) -> Tensor:
     result = _empty(first, direction, shape)
-    if first.shape[0] == 0 or 0 in result.shape:
+    batch = first.shape[0]
+    if batch == 0:
         return result.zero_()
-    roles = {
-        "forward": (first, result, second),
-        "input_gradient": (result, first, second),
-        "weight_gradient": (first, second, result),
-    }
-    maps, outputs, weight = roles[direction]
+    if direction == "forward":
+        maps, outputs, weight = first, result, second
+    elif direction == "input_gradient":
+        maps, outputs, weight = result, first, second
+    else:
+        maps, outputs, weight = first, second, result
     weight = weight.contiguous()
     compiled.convolve(
-        lanes, TYPES[first.dtype], direction, [first.shape[0], *told],
+        lanes, TYPES[first.dtype], direction, [batch, *told],
         maps.data_ptr(), _strides(maps), outputs.data_ptr(), _strides(outputs), weight.data_ptr(),
     )  # fmt: skip
     return result
+
+
+def _compute(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
+    return _solve(first, second, lanes, direction, *_window(direction, tuple(numbers)))
 
 
 def _fake(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
