@@ -38,8 +38,8 @@ sanitize: .venv/.installed-dev
 	rm -rf build/sanitized && mkdir -p build/sanitized && cp -r src/striate build/sanitized/
 	cp build/sanitize/_native*.so build/sanitized/striate/
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		$(BIN)/python tools/sanitized.py build/sanitized -q -n 2 -p no:cacheprovider \
-		tests/test_laws.py tests/test_native*.py tests/test_pools.py
+		PYTHONPATH=build/sanitized:tools $(BIN)/python -m pytest -p sanitized -q -n 2 -W ignore \
+		tests/test_laws.py $(wildcard tests/test_native*.py)
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/training.py
