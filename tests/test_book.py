@@ -51,6 +51,7 @@ COMPUTING = [
     "vendor",
     "im2col",
     "native",
+    "native_channels",
     "toeplitz",
     "relaid",
     "separable",

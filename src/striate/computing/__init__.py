@@ -1,7 +1,7 @@
 """The ways to compute a window, one class each; importing this registers them."""
 
 from . import reference, vendor  # isort: skip
-from . import fft, im2col, native, pools, relaid, separable, toeplitz, winograd
+from . import fft, im2col, native, native_channels, pools, relaid, separable, toeplitz, winograd
 from .interface import ALGORITHMS, DIRECTIONS, Algorithm, Base, Problem, algorithms, as_given, autocasts, find, register
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "find",
     "im2col",
     "native",
+    "native_channels",
     "pools",
     "reference",
     "register",
