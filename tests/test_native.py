@@ -1,0 +1,173 @@
+"""The operator of the compiled kernels: what PyTorch may ask of it, and what is said where it is missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import striate
+from striate.computing import ALGORITHMS, DIRECTIONS, Problem, find, native
+from striate.geometry import Geometry
+from striate.trilinear import ROLES
+
+LANES = sorted(name for name, one in ALGORITHMS["convolution"].items() if isinstance(one, native.Native))
+OPERATOR: Any = torch.ops.striate.native_convolution.default
+
+WINDOWS = {
+    "depthwise": (Geometry.window(2, 3, padding=1, stride=2, groups=4), 4, 4, (7, 6)),
+    "dense": (Geometry.window(2, 3, padding=1), 4, 6, (6, 6)),
+    "local": (Geometry.window(1, 3, padding=1, period=5), 2, 3, (5,)),
+    "volume": (Geometry.window(3, (1, 3, 2), groups=2), 4, 4, (2, 4, 3)),
+}
+
+
+def operands(problem: Problem, *, grad: bool = False) -> list[Tensor]:
+    geometry = problem.geometry
+    shapes = {
+        "input": (problem.batch, problem.in_channels, *problem.size),
+        "output": (problem.batch, problem.out_channels, *problem.output_size),
+        "weight": geometry.weight_shape(problem.in_channels, problem.out_channels),
+    }
+    generator = torch.Generator().manual_seed(0)
+    first, second = (shapes[role] for role in ROLES[problem.direction][:2])
+    made = [torch.randn(shape, generator=generator, dtype=problem.dtype) for shape in (first, second)]
+    return [tensor.requires_grad_(grad) for tensor in made]
+
+
+def problems() -> list[Any]:
+    """Every compiled algorithm on every window that it serves, in every direction."""
+    found = []
+    for name in LANES:
+        for word, (geometry, channels, outputs, size) in WINDOWS.items():
+            for direction in DIRECTIONS:
+                problem = Problem(
+                    "convolution", geometry, 2, channels, outputs, size, torch.float64, direction=direction
+                )
+                if find("convolution", name).refuses(problem) is None:
+                    found.append(pytest.param(name, problem, id=f"{name}-{word}-{direction}"))
+    return found
+
+
+def arguments(name: str, problem: Problem) -> tuple[Any, ...]:
+    algorithm = find("convolution", name)
+    return algorithm.lanes, problem.direction, native._numbers(problem)  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_the_kernels_are_compiled_where_there_is_a_compiler() -> None:
+    assert native.compiled is not None
+    assert native.compiled.instruction_set() in ("v2", "v3", "v4", "generic")
+
+
+def test_every_compiled_algorithm_serves_a_window_here() -> None:
+    assert {parameter.values[0] for parameter in problems()} == set(LANES)
+
+
+@pytest.mark.parametrize(("name", "problem"), problems())
+def test_opcheck(name: str, problem: Problem) -> None:
+    """Schema, fake implementation, derivatives and tracing, as PyTorch checks them for any operator."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.library.opcheck(OPERATOR, (*operands(problem, grad=True), *arguments(name, problem)))
+
+
+@pytest.mark.parametrize(("name", "problem"), problems())
+def test_what_the_operator_is_made_of_gives_the_same(name: str, problem: Problem, close: Any) -> None:
+    from torch._decomp import decomposition_table
+
+    first, second = operands(problem)
+    by_operator = OPERATOR(first, second, *arguments(name, problem))
+    close(decomposition_table[OPERATOR](first, second, *arguments(name, problem)), by_operator)
+    torch.testing.assert_close(find("convolution", name).run(first, second, problem), by_operator, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "problem"), problems())
+def test_operations_are_counted_as_two_for_each_multiply_add(name: str, problem: Problem) -> None:
+    with FlopCounterMode(display=False) as counted:
+        find("convolution", name).run(*operands(problem), problem)
+    assert counted.get_total_flops() == 2 * problem.work
+
+
+@pytest.mark.parametrize(("name", "problem"), problems())
+def test_derivatives_of_the_operator(name: str, problem: Problem) -> None:
+    def run(first: Tensor, second: Tensor) -> Tensor:
+        return OPERATOR(first, second, *arguments(name, problem))
+
+    assert torch.autograd.gradcheck(run, operands(problem, grad=True), fast_mode=True)
+
+
+@pytest.mark.parametrize(("name", "problem"), problems())
+def test_no_examples_give_no_outputs_and_weights_of_zero(name: str, problem: Problem) -> None:
+    first, second = operands(problem)
+    second = second[:0] if problem.direction == "weight_gradient" else second
+    got = find("convolution", name).run(first[:0], second, problem)
+    assert not got.any()
+
+
+@pytest.mark.parametrize(("name", "problem"), problems())
+def test_every_instruction_set_of_this_machine_agrees(name: str, problem: Problem, close: Any) -> None:
+    compiled = native.compiled
+    best = compiled.instruction_set()
+    sets = ["v2", "v3", "v4"]
+    wanted = find("convolution", name).run(*operands(problem), problem)
+    try:
+        for other in sets[: sets.index(best)] if best in sets else []:
+            compiled.use_instruction_set(other)
+            close(find("convolution", name).run(*operands(problem), problem), wanted)
+    finally:
+        compiled.use_instruction_set(best)
+
+
+def test_a_compiled_graph_calls_the_operator() -> None:
+    problem = Problem("convolution", WINDOWS["depthwise"][0], 2, 4, 4, (7, 6))
+    name = next(name for name in LANES if find("convolution", name).refuses(problem) is None)
+    x, weight = operands(problem)
+
+    def layer(x: Tensor) -> Tensor:
+        return striate.conv(x, weight, stride=2, padding=1, groups=4, algorithm=name).relu()
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=0)
+    graph = torch.export.export(Wrapped(layer), (x,)).graph
+    assert any("native_convolution" in str(node.target) for node in graph.nodes)
+
+
+class Wrapped(torch.nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def test_without_the_compiled_part_it_works_and_says_so_once() -> None:
+    program = """
+import sys, warnings
+sys.modules["striate._native"] = None
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import torch, striate
+    y = striate.conv(torch.ones(1, 4, 5, 5), torch.ones(4, 1, 3, 3), groups=4)
+    z = striate.conv(torch.ones(1, 4, 5, 5), torch.ones(4, 1, 3, 3), groups=4)
+    plan = striate.plan((1, 4, 5, 5), (4, 1, 3, 3), groups=4)
+print([str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)])
+print(float(y.sum()), sorted(r for n, r in plan.refusals if n.startswith("native"))[:1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == (
+        "['Striate was installed without its compiled kernels, so that some convolutions and poolings take many times "
+        "longer; install a C++ compiler (such as g++), then Striate again.']"
+    )
+    assert second == (
+        "324.0 ['the compiled kernels are not installed; install Striate where there is a C++ compiler.']"
+    )
