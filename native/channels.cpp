@@ -5,6 +5,7 @@
 // lane the i-th channel of that lane's group; a plane is one more tap. Then no two lanes ever meet, every load is a
 // whole vector, and borders, strides and dilations are offsets in a packed tile.
 #include <array>
+#include <numeric>
 
 #include "kernels.hpp"
 #include "packing.hpp"
@@ -96,23 +97,37 @@ Blocks blocks_of(const Window &window) {
     return {results, sources, results / window.groups, sources / window.groups, ceil_div(results, LANES<W>)};
 }
 
+// How many vectors of sums, and of weights, the registers hold at once.
+template <typename W>
+constexpr int MOST_RESULTS = REGISTERS == 32 && sizeof(W) == 4 ? 14 : 7;
+template <typename W>
+constexpr int MOST_TAPS = REGISTERS == 32 && sizeof(W) == 4 ? 8 : 4;
+
+thread_local Scratch tile_scratch, weight_scratch, number_scratch;
+
 // ------------------------------------------------------------------------------------------------ output and input
 
-// What T results next to each other add up: x at `taps` offsets on three axes and on `planes`, each times its weights.
+// Taps of one row that follow each other, in the packed weights and in the tile; offsets in elements.
+struct Run {
+    int64_t x, w, taps;
+};
+
+// What T results next to each other add up: x in `runs` of each of `taps` rows of each plane, times the weights.
 template <typename W>
 struct Sums {
     const W *x, *w;
     W *result;
-    int64_t planes, x_plane, w_plane, taps[AXES], x_tap[AXES], w_tap[AXES], x_step, result_step;
+    const Run *run;
+    int64_t runs, planes, x_plane, w_plane, taps[2], x_tap[2], w_tap[2], result_step;
 };
 
-// K taps of one row into T results. Where taps lie as far apart as results do, each value of x serves up to K of them.
+// K taps of one row into T results: each value of x serves up to K of them.
 template <typename W, int T, int K>
-STRIATE_INLINE inline void add_row(Lanes<W> (&sums)[T], const W *x, int64_t x_step, const W *w, int64_t w_step) {
+STRIATE_INLINE inline void add_row(Lanes<W> (&sums)[T], const W *x, const W *w) {
     Lanes<W> weight[K];
-    unroll<K>([&](auto k) STRIATE_INLINE { weight[k] = load(w + k * w_step); });
+    unroll<K>([&](auto k) STRIATE_INLINE { weight[k] = load(w + k * LANES<W>); });
     unroll<T + K - 1>([&](auto column) STRIATE_INLINE {
-        Lanes<W> value = load(x + column * x_step);
+        Lanes<W> value = load(x + column * LANES<W>);
         unroll<K>([&](auto k) STRIATE_INLINE {
             constexpr int t = column - k;
             if constexpr (t >= 0 && t < T) sums[t] += value * weight[k];
@@ -122,82 +137,125 @@ STRIATE_INLINE inline void add_row(Lanes<W> (&sums)[T], const W *x, int64_t x_st
 
 template <typename W, int T, int K>
 void add_up(const Sums<W> &s) {
+    constexpr int N = LANES<W>;
     Lanes<W> sums[T] = {};
     for (int64_t p = 0; p < s.planes; ++p)
         for (int64_t a = 0; a < s.taps[0]; ++a)
             for (int64_t b = 0; b < s.taps[1]; ++b) {
-                const W *x = s.x + p * s.x_plane + a * s.x_tap[0] + b * s.x_tap[1];
-                const W *w = s.w + p * s.w_plane + a * s.w_tap[0] + b * s.w_tap[1];
-                int64_t left = s.taps[2];
-                for (; left >= K; left -= K, x += K * s.x_tap[2], w += K * s.w_tap[2])
-                    add_row<W, T, K>(sums, x, s.x_step, w, s.w_tap[2]);
-                if constexpr (K > 1)
-                    for (; left > 0; --left, x += s.x_tap[2], w += s.w_tap[2])
-                        add_row<W, T, 1>(sums, x, s.x_step, w, s.w_tap[2]);
+                const W *x_row = s.x + p * s.x_plane + a * s.x_tap[0] + b * s.x_tap[1];
+                const W *w_row = s.w + p * s.w_plane + a * s.w_tap[0] + b * s.w_tap[1];
+                for (int64_t r = 0; r < s.runs; ++r) {
+                    const W *x = x_row + s.run[r].x, *w = w_row + s.run[r].w;
+                    int64_t left = s.run[r].taps;
+                    for (; left >= K; left -= K, x += K * N, w += K * N) add_row<W, T, K>(sums, x, w);
+                    if constexpr (K > 1)
+                        for (; left > 0; --left, x += N, w += N) add_row<W, T, 1>(sums, x, w);
+                }
             }
-    unroll<T>([&](auto t) STRIATE_INLINE { store(s.result + t * s.result_step, sums[t]); });
+    W *to = s.result;
+    unroll<T>([&](auto t) STRIATE_INLINE {
+        store(to, sums[t]);
+        to += s.result_step;
+        __asm__("" : "+r"(to));  // one pointer that moves, not one register for each multiple of the step
+    });
 }
-
-constexpr int MOST_RESULTS = REGISTERS == 32 ? 14 : 7, MOST_TAPS = REGISTERS == 32 ? 8 : 5;
 
 template <typename W>
 auto add_up_of(int64_t results, int64_t taps) {
     using Kernel = void (*)(const Sums<W> &);
     static constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
-        return std::array<Kernel, sizeof...(I)>{add_up<W, I / MOST_TAPS + 1, I % MOST_TAPS + 1>...};
-    }(std::make_integer_sequence<int, MOST_RESULTS * MOST_TAPS>{});
-    return table[(results - 1) * MOST_TAPS + taps - 1];
+        return std::array<Kernel, sizeof...(I)>{add_up<W, I / MOST_TAPS<W> + 1, I % MOST_TAPS<W> + 1>...};
+    }(std::make_integer_sequence<int, MOST_RESULTS<W> * MOST_TAPS<W>>{});
+    return table[(results - 1) * MOST_TAPS<W> + taps - 1];
 }
 
 // How many taps to take at once so that few are left over.
+template <typename W>
 int64_t taps_at_once(int64_t taps) {
-    if (taps <= MOST_TAPS) return std::max<int64_t>(taps, 1);
-    int64_t best = MOST_TAPS;
-    for (int64_t k = MOST_TAPS; k > MOST_TAPS / 2; --k)
+    constexpr int64_t most = MOST_TAPS<W>;
+    if (taps <= most) return std::max<int64_t>(taps, 1);
+    int64_t best = most;
+    for (int64_t k = most; k > most / 2; --k)
         if (taps % k < taps % best) best = k;
     return best;
 }
 
-// All results of three lines, one for each axis, in a packed tile. `source` and `result` are their regions.
+// How results and taps of a row are taken in turn so that those in one turn read columns `apart` from each other:
+// every `results`-th result and every `taps`-th tap.
+struct Turns {
+    int64_t apart, results, taps;
+};
+Turns turns_of(const Line &row) {
+    int64_t common = std::gcd(row.stride, row.dilation);
+    return {row.stride / common * row.dilation, row.dilation / common, row.stride / common};
+}
+// The part of a row that starts at result i and tap j and goes on by turns.
+Line turn_of(const Line &row, const Turns &turns, int64_t i, int64_t j) {
+    Line part = row;
+    part.count = std::max<int64_t>(ceil_div(row.count - i, turns.results), 0);
+    part.first += i * row.step, part.step *= turns.results;
+    part.source += i * row.stride + j * row.dilation;
+    part.stride = part.dilation = turns.apart;
+    part.taps = std::max<int64_t>(ceil_div(row.taps - j, turns.taps), 0);
+    part.tap += j * row.tap_step, part.tap_step *= turns.taps;
+    return part;
+}
+
+// Results in memory: of what region, and how far apart its positions are, in elements.
 template <typename W>
-void solve(const Line (&line)[AXES], const int64_t *size, View<const W> x, const Region &source, int64_t planes,
-           int64_t x_plane, const W *w, const Axis *axis, View<W> out, const Region &result) {
-    constexpr int64_t N = LANES<W>;
-    const Line &row = line[2];
-    const int64_t w_step[AXES] = {axis[1].kernel * axis[2].kernel * N, axis[2].kernel * N, N};
-    const bool together = row.dilation % row.stride == 0;  // taps lie as far apart as every m-th result
-    const int64_t m = together ? row.dilation / row.stride : 1;
-    const int64_t at_once = together ? taps_at_once(row.taps) : 1;
+struct Results {
+    W *data;
+    Region region;
+    int64_t step[AXES];
+};
+
+// Packed weights of one block, and where in a row of taps each tap stands.
+template <typename W>
+struct Weights {
+    const W *data;
+    const int64_t *place;
+    int64_t planes, plane, row[2];
+};
+
+// All results of three lines, one for each axis, from a packed tile of each plane.
+template <typename W>
+void solve(const Line (&line)[AXES], const int64_t *size, const Tile<W> &x, int64_t x_plane, const Weights<W> &w,
+           const Results<W> &out, Run *run) {
+    const Turns turns = turns_of(line[2]);
+    const int64_t at_once = taps_at_once<W>(ceil_div(line[2].taps, turns.taps));
     Sums<W> s{};
-    s.planes = planes, s.x_plane = x_plane, s.w_plane = axis[0].kernel * w_step[0];
-    for (int a = 0; a < AXES; ++a) s.x_tap[a] = line[a].dilation * x.step[a], s.w_tap[a] = line[a].tap_step * w_step[a];
-    s.x_step = m * row.stride * N, s.result_step = m * row.step * out.step[2];
+    s.run = run, s.planes = w.planes, s.x_plane = x_plane, s.w_plane = w.plane;
+    for (int a = 0; a < 2; ++a) s.x_tap[a] = line[a].dilation * x.step[a], s.w_tap[a] = line[a].tap_step * w.row[a];
+    s.result_step = line[2].step * turns.results * out.step[2];
     for (int64_t i = 0; i < line[0].count; ++i)
         for (int64_t j = 0; j < line[1].count; ++j) {
             const int64_t at[2] = {i, j};
-            int64_t x_row = 0, w_row = row.tap * N, out_row = 0;
+            s.x = x.data, s.w = w.data;
+            W *out_row = out.data;
             for (int a = 0; a < 2; ++a) {
                 const Line &l = line[a];
-                Reach taps = reach(l, at[a], 1, size[a]);
+                const Reach taps = reach(l, at[a], 1, size[a]);
                 s.taps[a] = taps.to - taps.from;
-                x_row += (l.source + at[a] * l.stride + taps.from * l.dilation - source.from[a]) * x.step[a];
-                w_row += (l.tap + taps.from * l.tap_step) * w_step[a];
-                out_row += (l.first + at[a] * l.step - result.from[a]) * out.step[a];
+                if (s.taps[a] == 0) continue;
+                s.x += (l.source + at[a] * l.stride + taps.from * l.dilation - x.region.from[a]) * x.step[a];
+                s.w += (l.tap + taps.from * l.tap_step) * w.row[a];
             }
-            for (int64_t r = 0; r < m && r < row.count; ++r) {
-                int64_t count = (row.count - r - 1) / m + 1, pieces = ceil_div(count, MOST_RESULTS), from = 0;
-                for (int64_t piece = 0; piece < pieces; ++piece) {
-                    int64_t here = (count - from) / (pieces - piece), k = r + m * from;
-                    Line part = row;
-                    part.stride *= m;
-                    part.source += k * row.stride;
-                    Reach taps = reach(part, 0, here, size[2]);
-                    s.taps[2] = taps.to - taps.from;
-                    s.x = x.data + x_row + (part.source + taps.from * row.dilation - source.from[2]) * N;
-                    s.w = w + w_row + taps.from * s.w_tap[2];
-                    s.result = out.data + out_row + (row.first + k * row.step - result.from[2]) * out.step[2];
+            for (int a = 0; a < 2; ++a) out_row += (line[a].first + at[a] * line[a].step - out.region.from[a]) * out.step[a];
+            for (int64_t r = 0; r < turns.results && r < line[2].count; ++r) {
+                const int64_t count = turn_of(line[2], turns, r, 0).count;
+                int64_t from = 0, here = 0;
+                for (int64_t pieces = ceil_div(count, MOST_RESULTS<W>); pieces > 0; --pieces, from += here) {
+                    here = (count - from) / pieces;
+                    s.runs = 0;
+                    for (int64_t q = 0; q < turns.taps && q < line[2].taps; ++q) {
+                        const Line part = turn_of(line[2], turns, r + from * turns.results, q);
+                        const Reach taps = reach(part, 0, here, size[2]);
+                        if (taps.to == taps.from) continue;
+                        run[s.runs++] = {x.place[part.source + taps.from * part.dilation - x.region.from[2]],
+                                         w.place[part.tap + taps.from * part.tap_step], taps.to - taps.from};
+                    }
+                    s.result = out_row + (line[2].first + (r + from * turns.results) * line[2].step - out.region.from[2]) * out.step[2];
                     add_up_of<W>(here, at_once)(s);
-                    from += here;
                 }
             }
         }
@@ -246,98 +304,125 @@ Tiles tiles_of(const int64_t *whole, F bytes) {
     return tiles;
 }
 
-// Weights as the lanes of each block read them: [block][plane][tap][lane].
+// Where the taps of a row stand in the packed weights: those that one turn of one line reads, one after the other.
+void place_taps(int64_t *place, const Axis &axis, Direction direction, int64_t lanes) {
+    int64_t next = 0;
+    for (int64_t number = 0; number < lines(axis, direction); ++number) {
+        const Line line = line_of(axis, direction, number);
+        const Turns turns = turns_of(line);
+        for (int64_t q = 0; q < turns.taps && q < line.taps; ++q)
+            for (int64_t j = q; j < line.taps; j += turns.taps) place[line.tap + j * line.tap_step] = lanes * next++;
+    }
+}
+
+// Weights as the lanes of each block read them: [block][plane][row of taps][tap][lane].
 template <typename T, typename W>
-void pack_weights(W *to, const T *weight, const Blocks &blocks, int64_t taps, bool inward) {
+void pack_weights(W *to, const int64_t *place, const T *weight, const Blocks &blocks, const Axis *axis, bool inward) {
+    const int64_t rows = axis[0].kernel * axis[1].kernel, columns = axis[2].kernel, length = rows * columns;
     for (int64_t block = 0; block < blocks.count; ++block) {
         const auto channels = blocks.result<W>(block);
-        for (int64_t plane = 0; plane < blocks.planes; ++plane)
+        for (int64_t plane = 0; plane < blocks.planes; ++plane, to += length * LANES<W>)
             for (int64_t l = 0; l < LANES<W>; ++l) {
-                int64_t channel = channels.of[l];
-                int64_t row = inward ? (channel / blocks.each * blocks.planes + plane) * blocks.each + channel % blocks.each
-                                     : channel * blocks.planes + plane;
-                W *column = to + (block * blocks.planes + plane) * taps * LANES<W> + l;
-                for (int64_t tap = 0; tap < taps; ++tap) column[tap * LANES<W>] = widen(weight[row * taps + tap]);
+                const int64_t channel = channels.of[l], group = channel / blocks.each, own = channel % blocks.each;
+                const int64_t pair = inward ? (group * blocks.planes + plane) * blocks.each + own
+                                            : channel * blocks.planes + plane;
+                for (int64_t row = 0; row < rows; ++row)
+                    for (int64_t tap = 0; tap < columns; ++tap)
+                        if (place[tap] >= 0)  // a stride may pass over some
+                            to[row * columns * LANES<W> + place[tap] + l] = widen(weight[pair * length + row * columns + tap]);
             }
     }
 }
 
-thread_local Scratch tile_scratch, weight_scratch;
+// Where results go at once: into the maps, if these hold whole blocks of channels as they are, or else into scratch.
+template <typename T, typename W>
+Results<W> results_of(W *scratch, const Region &region, const Maps<T> &to, int64_t example, const Channels<W> &channels) {
+    const int64_t row = LANES<W> * region.extent(2);
+    Results<W> out{scratch, region, {row * region.extent(1), row, LANES<W>}};
+    if constexpr (std::is_same_v<T, W>)
+        if (to.channel == 1 && channels.used == LANES<W>) {
+            out.data = to.data + example * to.batch + channels.of[0];
+            for (int a = 0; a < AXES; ++a) out.data += region.from[a] * to.step[a], out.step[a] = to.step[a];
+        }
+    return out;
+}
 
 template <typename T, typename W>
 void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, const T *weight) {
     constexpr int64_t N = LANES<W>;
-    const bool inward = window.direction == Direction::input_gradient;
+    const Direction direction = window.direction;
+    const bool inward = direction == Direction::input_gradient;
     const Blocks blocks = blocks_of<W>(window);
     const Axis *axis = window.axis;
-    const int64_t taps = axis[0].kernel * axis[1].kernel * axis[2].kernel;
+    const int64_t columns = axis[2].kernel, rows = axis[1].kernel, taps = axis[0].kernel * rows * columns;
     int64_t size[AXES], whole[AXES];
     for (int a = 0; a < AXES; ++a) {
         size[a] = inward ? axis[a].out : axis[a].size;
         whole[a] = inward ? axis[a].size : axis[a].out;
     }
-    const int64_t beyond = MOST_RESULTS * std::max(axis[2].stride, axis[2].dilation);
+    const int64_t apart = turns_of(line_of(axis[2], direction, 0)).apart, beyond = MOST_RESULTS<W> * apart;
     const Tiles tiles = tiles_of(whole, [&](const Region &result) {
-        return (blocks.planes * read_by(result, window, size, beyond).positions() + result.positions()) * N * int64_t(sizeof(W));
+        const Region source = read_by(result, window, size, beyond);
+        return (blocks.planes * vectors(source, apart) + vectors(result, 1)) * BYTES;
     });
-    W *weights = weight_scratch.at_least<W>(blocks.count * blocks.planes * taps * N);
-    pack_weights(weights, weight, blocks, taps, inward);
+    W *weights = weight_scratch.at_least<W>(blocks.count * blocks.planes * taps * N + columns * 8 / int64_t(sizeof(W)));
+    int64_t *tap_place = reinterpret_cast<int64_t *>(weights + blocks.count * blocks.planes * taps * N);
+    std::fill(tap_place, tap_place + columns, -1);
+    place_taps(tap_place, axis[2], direction, N);
+    pack_weights(weights, tap_place, weight, blocks, axis, inward);
     const int64_t tasks = window.batch * tiles.all() * blocks.count;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t task = 0; task < tasks; ++task) {
         const int64_t block = task % blocks.count, example = task / blocks.count / tiles.all();
         const Region result = tiles[task / blocks.count % tiles.all()];
         const Region source = read_by(result, window, size, beyond);
-        const int64_t plane = source.positions() * N;
-        W *scratch = tile_scratch.at_least<W>(blocks.planes * plane + result.positions() * N);
-        for (int64_t p = 0; p < blocks.planes; ++p)
-            pack<T, W>(packed(scratch + p * plane, source), source, from, example, size, blocks.source<W>(block, p));
+        const int64_t plane = vectors(source, apart) * N;
+        int64_t *place = number_scratch.at_least<int64_t>(source.extent(2) + 3 * columns);
+        Run *run = reinterpret_cast<Run *>(place + source.extent(2));
+        W *scratch = tile_scratch.at_least<W>(blocks.planes * plane + vectors(result, 1) * N);
+        const Tile<W> tile = tile_of(scratch, source, apart, place);
+        for (int64_t p = 0; p < blocks.planes; ++p) {
+            Tile<W> of_plane = tile;
+            of_plane.data += p * plane;
+            pack<T, W>(of_plane, from, example, size, blocks.source<W>(block, p));
+        }
         const auto channels = blocks.result<W>(block);
-        View<W> out = packed(scratch + blocks.planes * plane, result);
-        bool direct = false;
-        if constexpr (std::is_same_v<T, W>)
-            if (to.channel == 1 && channels.used == N) {
-                direct = true;
-                out.data = to.data + example * to.batch + channels.of[0];
-                for (int a = 0; a < AXES; ++a) {
-                    out.data += result.from[a] * to.step[a];
-                    out.step[a] = to.step[a];
-                }
-            }
-        const View<W> tile = packed(scratch, source);
-        const View<const W> x{tile.data, {tile.step[0], tile.step[1], tile.step[2]}};
-        Line line[AXES];
-        for (int64_t r = 0; r < lines(axis[0], window.direction); ++r)
-            for (int64_t q = 0; q < lines(axis[1], window.direction); ++q)
-                for (int64_t p = 0; p < lines(axis[2], window.direction); ++p) {
+        W *unpacked = scratch + blocks.planes * plane;
+        const Results<W> out = results_of<T, W>(unpacked, result, to, example, channels);
+        const Weights<W> w{weights + block * blocks.planes * taps * N, tap_place, blocks.planes, taps * N,
+                           {rows * columns * N, columns * N}};
+        for (int64_t r = 0; r < lines(axis[0], direction); ++r)
+            for (int64_t q = 0; q < lines(axis[1], direction); ++q)
+                for (int64_t p = 0; p < lines(axis[2], direction); ++p) {
                     const int64_t number[AXES] = {r, q, p};
+                    Line line[AXES];
                     for (int a = 0; a < AXES; ++a)
-                        line[a] = within(line_of(axis[a], window.direction, number[a]), result.from[a], result.to[a]);
-                    solve<W>(line, size, x, source, blocks.planes, plane, weights + block * blocks.planes * taps * N, axis,
-                             out, result);
+                        line[a] = within(line_of(axis[a], direction, number[a]), result.from[a], result.to[a]);
+                    solve<W>(line, size, tile, plane, w, out, run);
                 }
-        if (!direct) unpack<T, W>(out, result, to, example, channels);
+        if (out.data == unpacked) unpack<T, W>(unpacked, result, to, example, channels);
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------- weights
 
-// Sums over positions of x times y, for taps next to each other on the last two axes.
+// Sums over positions of x times y, for `taps` on the last two axes; on the last one, positions and taps that follow
+// each other do so in both tiles.
 template <typename W>
 struct Products {
     const W *x, *y;
     W *sums;
-    int64_t count[AXES], x_step[AXES], y_step[AXES], x_tap[AXES], sums_step;
+    int64_t count[AXES], x_step[2], y_step[2], x_row, sums_step[2];
 };
 
 constexpr int AT_ONCE = 4;  // positions
 constexpr int MOST_ROWS = REGISTERS == 32 ? 3 : 2;
 
-// R x K taps. Where taps lie as far apart as positions do (`together`), each value of x serves up to AT_ONCE positions.
-// Few taps keep several sums each, so that no addition waits for the one before it.
-template <typename W, int R, int K, bool TOGETHER>
+// R x K taps: each value of x serves up to AT_ONCE positions. Few taps keep several sums each, so that no addition waits
+// for the one before it.
+template <typename W, int R, int K>
 void multiply_up(const Products<W> &s) {
-    constexpr int SPLIT = R * K >= 8 ? 1 : R * K >= 4 ? 2 : 4;
+    constexpr int N = LANES<W>, SPLIT = R * K >= 8 ? 1 : R * K >= 4 ? 2 : 4;
     Lanes<W> sums[R * K * SPLIT] = {};
     for (int64_t i = 0; i < s.count[0]; ++i)
         for (int64_t j = 0; j < s.count[1]; ++j) {
@@ -345,27 +430,18 @@ void multiply_up(const Products<W> &s) {
             const auto some = [&](auto positions) STRIATE_INLINE {
                 constexpr int P = positions;
                 Lanes<W> value[P];
-                unroll<P>([&](auto p) STRIATE_INLINE { value[p] = load(y + p * s.y_step[2]); });
+                unroll<P>([&](auto p) STRIATE_INLINE { value[p] = load(y + p * N); });
                 unroll<R>([&](auto r) STRIATE_INLINE {
-                    const W *row = x + r * s.x_tap[1];
-                    if constexpr (TOGETHER)
-                        unroll<P + K - 1>([&](auto column) STRIATE_INLINE {
-                            Lanes<W> other = load(row + column * s.x_step[2]);
-                            unroll<P>([&](auto p) STRIATE_INLINE {
-                                constexpr int k = column - p;
-                                if constexpr (k >= 0 && k < K)
-                                    sums[(r * K + k) * SPLIT + p % SPLIT] += other * value[p];
-                            });
-                        });
-                    else
+                    const W *row = x + r * s.x_row;
+                    unroll<P + K - 1>([&](auto column) STRIATE_INLINE {
+                        Lanes<W> other = load(row + column * N);
                         unroll<P>([&](auto p) STRIATE_INLINE {
-                            unroll<K>([&](auto k) STRIATE_INLINE {
-                                sums[(r * K + k) * SPLIT + p % SPLIT] +=
-                                    load(row + p * s.x_step[2] + k * s.x_tap[2]) * value[p];
-                            });
+                            constexpr int k = column - p;
+                            if constexpr (k >= 0 && k < K) sums[(r * K + k) * SPLIT + p % SPLIT] += other * value[p];
                         });
+                    });
                 });
-                x += P * s.x_step[2], y += P * s.y_step[2];
+                x += P * N, y += P * N;
             };
             int64_t left = s.count[2];
             for (; left >= AT_ONCE; left -= AT_ONCE) some(std::integral_constant<int, AT_ONCE>{});
@@ -373,7 +449,7 @@ void multiply_up(const Products<W> &s) {
         }
     unroll<R>([&](auto r) STRIATE_INLINE {
         unroll<K>([&](auto k) STRIATE_INLINE {
-            W *to = s.sums + r * s.sums_step + k * LANES<W>;
+            W *to = s.sums + r * s.sums_step[0] + k * s.sums_step[1];
             Lanes<W> sum = load(to);
             unroll<SPLIT>([&](auto p) STRIATE_INLINE { sum += sums[(r * K + k) * SPLIT + p]; });
             store(to, sum);
@@ -382,13 +458,12 @@ void multiply_up(const Products<W> &s) {
 }
 
 template <typename W>
-auto multiply_up_of(int64_t rows, int64_t taps, bool together) {
+auto multiply_up_of(int64_t rows, int64_t taps) {
     using Kernel = void (*)(const Products<W> &);
     static constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
-        return std::array<Kernel, sizeof...(I)>{
-            multiply_up<W, I / 2 / MOST_TAPS + 1, I / 2 % MOST_TAPS + 1, I % 2 != 0>...};
-    }(std::make_integer_sequence<int, MOST_ROWS * MOST_TAPS * 2>{});
-    return table[((rows - 1) * MOST_TAPS + taps - 1) * 2 + together];
+        return std::array<Kernel, sizeof...(I)>{multiply_up<W, I / MOST_TAPS<W> + 1, I % MOST_TAPS<W> + 1>...};
+    }(std::make_integer_sequence<int, MOST_ROWS * MOST_TAPS<W>>{});
+    return table[(rows - 1) * MOST_TAPS<W> + taps - 1];
 }
 
 // Positions [from, to) from which some of the taps k to k + more - 1 read [0, size).
@@ -401,40 +476,42 @@ Reach readers(const Line &line, int64_t k, int64_t more, int64_t size) {
 
 // Adds to the sums of all taps of a plane what the positions of three lines contribute.
 template <typename W>
-void contribute(const Line (&line)[AXES], const int64_t *size, View<const W> x, const Region &source, View<const W> y,
-                const Region &result, W *sums) {
-    constexpr int64_t N = LANES<W>;
-    const Line &row = line[2];
-    const bool together = row.dilation % row.stride == 0;
-    const int64_t m = together ? row.dilation / row.stride : 1;
-    const int64_t row_pieces = ceil_div(line[1].taps, MOST_ROWS), pieces = ceil_div(row.taps, MOST_TAPS);
+void contribute(const Line (&line)[AXES], const int64_t *size, const Tile<W> &x, const Tile<W> &y, W *sums) {
+    const Turns turns = turns_of(line[2]);
+    const int64_t row_pieces = ceil_div(line[1].taps, MOST_ROWS);
     Products<W> s{};
-    for (int a = 0; a < AXES; ++a) {
-        int64_t apart = a == 2 ? m : 1;
-        s.x_step[a] = apart * line[a].stride * x.step[a], s.y_step[a] = apart * y.step[a];
-        s.x_tap[a] = line[a].dilation * x.step[a];
-    }
-    s.sums_step = row.taps * N;
+    for (int a = 0; a < 2; ++a) s.x_step[a] = line[a].stride * x.step[a], s.y_step[a] = y.step[a];
+    s.x_row = line[1].dilation * x.step[1];
+    s.sums_step[0] = line[2].taps * LANES<W>, s.sums_step[1] = turns.taps * LANES<W>;
+    const auto columns = [&](int64_t a, int64_t b, int64_t rows, const W *x_row, const W *y_row, int64_t r, int64_t q) {
+        const Line part = turn_of(line[2], turns, r, q);
+        int64_t taps = 0;
+        for (int64_t c = 0, pieces = ceil_div(part.taps, MOST_TAPS<W>); c < part.taps; c += taps, --pieces) {
+            taps = ceil_div(part.taps - c, pieces);
+            const Reach reading = readers(part, c, taps, size[2]);
+            s.count[2] = reading.to - reading.from;
+            if (s.count[2] == 0) continue;
+            s.x = x_row + x.place[part.source + reading.from * part.stride + c * part.dilation - x.region.from[2]];
+            s.y = y_row + y.place[part.first + reading.from * part.step - y.region.from[2]];
+            s.sums = sums + ((a * line[1].taps + b) * line[2].taps + part.tap + c * part.tap_step) * LANES<W>;
+            multiply_up_of<W>(rows, taps)(s);
+        }
+    };
     for (int64_t a = 0; a < line[0].taps; ++a)
         for (int64_t b = 0, rows = 0, rest = row_pieces; b < line[1].taps; b += rows, --rest) {
             rows = ceil_div(line[1].taps - b, rest);
-            for (int64_t c = 0, columns = 0, left = pieces; c < row.taps; c += columns, --left) {
-                columns = ceil_div(row.taps - c, left);
-                const int64_t tap[AXES] = {a, b, c}, more[AXES] = {1, rows, columns};
-                int64_t x_from = 0, y_from = 0, first = 0, count = 0;
-                for (int d = 0; d < AXES; ++d) {
-                    Reach reading = readers(line[d], tap[d], more[d], size[d]);
-                    s.count[d] = count = reading.to - reading.from, first = reading.from;
-                    x_from += (line[d].source + first * line[d].stride + tap[d] * line[d].dilation - source.from[d]) * x.step[d];
-                    y_from += (line[d].first + first - result.from[d]) * y.step[d];
-                }
-                s.sums = sums + ((a * line[1].taps + b) * row.taps + c) * N;
-                for (int64_t r = 0; r < m && r < count; ++r) {
-                    s.count[2] = (count - r - 1) / m + 1;
-                    s.x = x.data + x_from + r * row.stride * N, s.y = y.data + y_from + r * y.step[2];
-                    multiply_up_of<W>(rows, columns, together)(s);
-                }
+            const int64_t tap[2] = {a, b}, more[2] = {1, rows};
+            const W *x_row = x.data, *y_row = y.data;
+            for (int d = 0; d < 2; ++d) {
+                const Line &l = line[d];
+                const Reach reading = readers(l, tap[d], more[d], size[d]);
+                s.count[d] = reading.to - reading.from;
+                x_row += (l.source + reading.from * l.stride + tap[d] * l.dilation - x.region.from[d]) * x.step[d];
+                y_row += (l.first + reading.from - y.region.from[d]) * y.step[d];
             }
+            if (s.count[0] == 0 || s.count[1] == 0) continue;
+            for (int64_t r = 0; r < turns.results && r < line[2].count; ++r)
+                for (int64_t q = 0; q < turns.taps && q < line[2].taps; ++q) columns(a, b, rows, x_row, y_row, r, q);
         }
 }
 
@@ -444,13 +521,14 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
     const Blocks blocks = blocks_of<W>(window);
     const Axis *axis = window.axis;
     const int64_t taps = axis[0].kernel * axis[1].kernel * axis[2].kernel;
+    const Turns turns = turns_of(line_of(axis[2], Direction::forward, 0));
     int64_t size[AXES], out[AXES], margin[AXES] = {};
     Line whole[AXES];
     for (int a = 0; a < AXES; ++a) {
         size[a] = axis[a].size, out[a] = axis[a].out;
         whole[a] = line_of(axis[a], Direction::forward, 0);
     }
-    margin[1] = (MOST_ROWS - 1) * axis[1].dilation, margin[2] = (MOST_TAPS - 1) * axis[2].dilation;
+    margin[1] = (MOST_ROWS - 1) * axis[1].dilation, margin[2] = MOST_TAPS<W> * turns.apart;
     const auto read = [&](const Region &result) {
         Region source{};
         for (int a = 0; a < AXES; ++a) {
@@ -463,7 +541,7 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
         return source;
     };
     const Tiles tiles = tiles_of(out, [&](const Region &result) {
-        return (blocks.planes * read(result).positions() + result.positions()) * N * int64_t(sizeof(W));
+        return (vectors(read(result), turns.apart) + vectors(result, turns.results)) * BYTES;
     });
     const int64_t units = window.batch * tiles.all();
     const int64_t chunks = std::min(units, ceil_div(TASKS, blocks.count)), length = blocks.planes * taps * N;
@@ -476,17 +554,18 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
         const auto channels = blocks.result<W>(block);
         for (int64_t unit = chunk * units / chunks; unit < (chunk + 1) * units / chunks; ++unit) {
             const Region result = tiles[unit % tiles.all()], source = read(result);
-            const int64_t example = unit / tiles.all(), plane = source.positions() * N;
-            W *scratch = tile_scratch.at_least<W>(plane + result.positions() * N);
-            View<W> y = packed(scratch + plane, result);
-            pack<T, W>(y, result, output, example, out, channels);
+            const int64_t example = unit / tiles.all();
+            const int64_t x_vectors = vectors(source, turns.apart), y_vectors = vectors(result, turns.results);
+            int64_t *place = number_scratch.at_least<int64_t>(source.extent(2) + result.extent(2));
+            W *scratch = tile_scratch.at_least<W>((x_vectors + y_vectors) * N);
+            const Tile<W> x = tile_of(scratch, source, turns.apart, place);
+            const Tile<W> y = tile_of(scratch + x_vectors * N, result, turns.results, place + source.extent(2));
+            pack<T, W>(y, output, example, out, channels);
             Line line[AXES];
             for (int a = 0; a < AXES; ++a) line[a] = within(whole[a], result.from[a], result.to[a]);
             for (int64_t p = 0; p < blocks.planes; ++p) {
-                View<W> x = packed(scratch, source);
-                pack<T, W>(x, source, input, example, size, blocks.source<W>(block, p));
-                contribute<W>(line, size, {x.data, {x.step[0], x.step[1], x.step[2]}}, source,
-                              {y.data, {y.step[0], y.step[1], y.step[2]}}, result, sums + p * taps * N);
+                pack<T, W>(x, input, example, size, blocks.source<W>(block, p));
+                contribute<W>(line, size, x, y, sums + p * taps * N);
             }
         }
     }

@@ -130,17 +130,27 @@ struct Region {
     int64_t positions() const { return extent(0) * extent(1) * extent(2); }
 };
 
-// Vectors of lanes at positions that lie `step` apart, counted in elements.
+// A region in scratch memory. Columns that lie `apart` from each other are neighbours: column c of the region is vector
+// c % apart * (extent / apart, rounded up) + c / apart of its row.
 template <typename W>
-struct View {
-    W *data;  // at the first position of the region
-    int64_t step[AXES];
+struct Tile {
+    W *data;
+    Region region;
+    int64_t apart, step[2];  // in elements, from plane to plane and from row to row
+    const int64_t *place;    // of each column in its row, in elements
 };
 
+inline int64_t row_of(const Region &region, int64_t apart) { return (region.extent(2) + apart - 1) / apart * apart; }
+inline int64_t vectors(const Region &region, int64_t apart) {
+    return region.extent(0) * region.extent(1) * row_of(region, apart);
+}
+
 template <typename W>
-View<W> packed(W *data, const Region &region) {
-    int64_t row = LANES<W> * region.extent(2);
-    return {data, {row * region.extent(1), row, LANES<W>}};
+Tile<W> tile_of(W *data, const Region &region, int64_t apart, int64_t *place) {
+    const int64_t row = row_of(region, apart);
+    for (int64_t r = 0, c = 0; r < apart && r < region.extent(2); ++r)
+        for (c = r; c < region.extent(2); c += apart) place[c] = (r * (row / apart) + c / apart) * LANES<W>;
+    return {data, region, apart, {row * region.extent(1) * LANES<W>, row * LANES<W>}, place};
 }
 
 // Which channel each lane holds.
@@ -152,87 +162,84 @@ struct Channels {
 
 // One row of positions, channels next to each other in memory.
 template <typename T, typename W>
-void pack_adjacent(W *to, const T *from, int64_t step, int64_t count, int64_t lanes) {
+void pack_adjacent(W *to, const int64_t *place, const T *from, int64_t step, int64_t count, int64_t lanes) {
     if (lanes >= LANES<W>)
-        for (int64_t i = 0; i < count; ++i) store(to + i * LANES<W>, load(from + i * step));
+        for (int64_t i = 0; i < count; ++i) store(to + place[i], load(from + i * step));
     else
-        for (int64_t i = 0; i < count; ++i) store(to + i * LANES<W>, load_some<T, W>(from + i * step, lanes));
+        for (int64_t i = 0; i < count; ++i) store(to + place[i], load_some<T, W>(from + i * step, lanes));
 }
 
 // `rows` rows of `width` positions that follow each other in memory; in the tile, rows lie `pitch` elements apart.
 template <typename T, typename W>
-void pack_transposed(W *to, int64_t pitch, const T *const *lane, int64_t rows, int64_t width) {
+void pack_transposed(W *to, const int64_t *place, int64_t pitch, const T *const *lane, int64_t rows, int64_t width) {
     constexpr int N = LANES<W>;
     Lanes<W> block[N];
     int64_t count = rows * width, column = 0;
-    W *row = to;
     for (int64_t start = 0; start < count; start += N) {
-        int64_t here = std::min<int64_t>(N, count - start);
-        if (here == N) {
-            unroll<N>([&](auto l) STRIATE_INLINE { block[l] = load(lane[l] + start); });
-        } else if (count >= N) {  // the last ones, read together with some before them, and moved to the front
-            unroll<N>([&](auto l) STRIATE_INLINE { block[l] = load(lane[l] + count - N); });
-        } else {
+        const int64_t here = std::min<int64_t>(N, count - start);
+        const int64_t skip = here < N && count >= N ? N - here : 0;  // the last ones are read with some before them
+        if (here == N || skip)
+            unroll<N>([&](auto l) STRIATE_INLINE { block[l] = load(lane[l] + start - skip); });
+        else
             for (int l = 0; l < N; ++l) block[l] = load_some<T, W>(lane[l] + start, here);
-        }
         transpose<W>(block);
-        int64_t skip = here < N && count >= N ? N - here : 0;
-        if (column + here <= width && here == N) {
-            unroll<N>([&](auto l) STRIATE_INLINE { store(row + (column + l) * N, block[l]); });
+        if (here == N && column + N <= width) {
+            unroll<N>([&](auto l) STRIATE_INLINE { store(to + place[column + l], block[l]); });
             column += N;
-            if (column == width) column = 0, row += pitch;
+            if (column == width) column = 0, to += pitch;
             continue;
         }
-        for (int64_t l = 0; l < here; ++l) {
-            store(row + column * N, block[skip + l]);
-            if (++column == width) column = 0, row += pitch;
+        for (int64_t l = skip; l < skip + here; ++l) {
+            store(to + place[column], block[l]);
+            if (++column == width) column = 0, to += pitch;
         }
     }
 }
 
 template <typename T, typename W>
-void pack_any(W *to, const T *const *lane, int64_t step, int64_t count) {
-    constexpr int N = LANES<W>;
+void pack_any(W *to, const int64_t *place, const T *const *lane, int64_t step, int64_t count) {
     for (int64_t i = 0; i < count; ++i)
-        for (int l = 0; l < N; ++l) to[i * N + l] = widen(lane[l][i * step]);
+        for (int l = 0; l < LANES<W>; ++l) to[place[i] + l] = widen(lane[l][i * step]);
 }
 
 // A region of one example, which may reach beyond the map: there it is 0.
 template <typename T, typename W>
-void pack(View<W> tile, const Region &region, const Maps<T> &maps, int64_t example, const int64_t *size,
-          const Channels<W> &channels) {
+void pack(const Tile<W> &tile, const Maps<T> &maps, int64_t example, const int64_t *size, const Channels<W> &channels) {
     constexpr int N = LANES<W>;
-    const int64_t left = std::clamp<int64_t>(-region.from[2], 0, region.extent(2));
-    const int64_t width = std::max<int64_t>(std::min(region.to[2], size[2]) - std::max<int64_t>(region.from[2], 0), 0);
+    const Region &region = tile.region;
+    const int64_t extent = region.extent(2), start = std::max<int64_t>(region.from[2], 0);
+    const int64_t width = std::max<int64_t>(std::min(region.to[2], size[2]) - start, 0);
+    const int64_t left = std::min(start - region.from[2], extent), right = std::min(left + width, extent);
     const int64_t first_row = std::max<int64_t>(region.from[1], 0), last_row = std::min(region.to[1], size[1]);
     const bool rows_follow = maps.step[2] == 1 && maps.step[1] == width && width < N;
+    const int64_t *place = tile.place + left;
     const auto zeros = [&](W *row, int64_t from, int64_t to) {
-        if (to > from) std::memset(row + from * N, 0, (to - from) * N * sizeof(W));
+        for (int64_t c = from; c < to; ++c) store(row + tile.place[c], Lanes<W>{});
     };
     for (int64_t z = region.from[0]; z < region.to[0]; ++z) {
-        const T *lane[N];
-        const T *plane = maps.data + example * maps.batch + z * maps.step[0] + std::max<int64_t>(region.from[2], 0) * maps.step[2];
+        const T *lane[N], *plane = maps.data + example * maps.batch + z * maps.step[0] + start * maps.step[2];
         const bool inside = z >= 0 && z < size[0] && width > 0;
         for (int64_t y = region.from[1]; y < region.to[1]; ++y) {
             W *row = tile.data + (z - region.from[0]) * tile.step[0] + (y - region.from[1]) * tile.step[1];
             if (!inside || y < 0 || y >= size[1]) {
-                zeros(row, 0, region.extent(2));
+                zeros(row, 0, extent);
                 continue;
             }
             zeros(row, 0, left);
-            zeros(row, left + width, region.extent(2));
+            zeros(row, right, extent);
             if (rows_follow && y > first_row) continue;
-            W *to = row + left * N;
             const T *from = plane + y * maps.step[1];
             if (channels.adjacent && maps.channel == 1) {
-                pack_adjacent<T, W>(to, from + channels.of[0], maps.step[2], width, channels.total - channels.of[0]);
+                const int64_t lanes = channels.total - channels.of[0];
+                pack_adjacent<T, W>(row, place, from + channels.of[0], maps.step[2], width, lanes);
                 continue;
             }
             for (int l = 0; l < N; ++l) lane[l] = from + channels.of[l] * maps.channel;
+            const int64_t rows = rows_follow ? last_row - first_row : 1;
             if (maps.step[2] == 1)
-                pack_transposed<T, W>(to, tile.step[1], lane, rows_follow ? last_row - first_row : 1, width);
+                pack_transposed<T, W>(row, place, tile.step[1], lane, rows, width);
             else
-                pack_any<T, W>(to, lane, maps.step[2], width);
+                pack_any<T, W>(row, place, lane, maps.step[2], width);
         }
     }
 }
@@ -257,9 +264,9 @@ void unpack_transposed(T *const *lane, const W *from, int64_t count, int64_t use
     }
 }
 
-// The inverse of `pack` for a region inside the map.
+// The inverse of `pack` for a region inside the map whose columns lie in order.
 template <typename T, typename W>
-void unpack(View<W> tile, const Region &region, const Maps<T> &maps, int64_t example, const Channels<W> &channels) {
+void unpack(const W *tile, const Region &region, const Maps<T> &maps, int64_t example, const Channels<W> &channels) {
     constexpr int N = LANES<W>;
     const int64_t width = region.extent(2);
     const bool rows_follow = maps.step[2] == 1 && maps.step[1] == width;
@@ -267,7 +274,7 @@ void unpack(View<W> tile, const Region &region, const Maps<T> &maps, int64_t exa
     T *lane[N];
     for (int64_t z = region.from[0]; z < region.to[0]; ++z)
         for (int64_t y = region.from[1]; y < region.to[1]; y += rows_follow ? region.extent(1) : 1) {
-            const W *row = tile.data + (z - region.from[0]) * tile.step[0] + (y - region.from[1]) * tile.step[1];
+            const W *row = tile + ((z - region.from[0]) * region.extent(1) + y - region.from[1]) * width * N;
             T *to = base + z * maps.step[0] + y * maps.step[1];
             for (int l = 0; l < N; ++l) lane[l] = to + channels.of[l] * maps.channel;
             if (maps.step[2] == 1) {
