@@ -16,7 +16,8 @@ namespace {
 constexpr int64_t TILE_BYTES = 256 * 1024;  // of scratch, which is to stay in the second-level cache
 constexpr int64_t TASKS = 32;               // partial sums of a weight gradient: a number that no machine changes
 
-int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
+// Divisors are strides and dilations: mostly 1, and division is slow.
+int64_t floor_div(int64_t a, int64_t b) { return b == 1 ? a : a / b - (a % b < 0); }
 int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
 // Results on one axis that read the source in the same way: result `first + i * step` reads source
@@ -82,10 +83,25 @@ struct Blocks {
     template <typename W>
     Channels<W> source(int64_t block, int64_t plane) const {
         Channels<W> channels = result<W>(block);
-        for (int64_t &channel : channels.of) channel = channel / each * planes + plane;
         channels.total = source_channels;
-        channels.adjacent = each == 1 && planes == 1;
+        if (each == 1 && planes == 1) return channels;
+        channels.adjacent = false;
+        int64_t group = channels.of[0] / each, own = channels.of[0] % each;
+        for (int64_t l = 0; l < LANES<W>; ++l) {
+            channels.of[l] = group * planes + plane;
+            if (l + 1 < channels.used && ++own == each) own = 0, ++group;
+        }
         return channels;
+    }
+    // The channels of all planes, if one vector has room for them: then each plane is a choice among its lanes.
+    template <typename W>
+    bool span(int64_t block, Channels<W> &all) const {
+        const Channels<W> first = source<W>(block, 0), last = source<W>(block, planes - 1);
+        all = result<W>(block);
+        if (first.adjacent || last.of[LANES<W> - 1] - first.of[0] >= LANES<W>) return false;
+        all.total = source_channels;
+        for (int64_t l = 0; l < LANES<W>; ++l) all.of[l] = std::min(first.of[0] + l, last.of[LANES<W> - 1]);
+        return true;
     }
 };
 
@@ -347,6 +363,32 @@ Results<W> results_of(W *scratch, const Region &region, const Maps<T> &to, int64
     return out;
 }
 
+// All planes of a block, `plane` elements apart, from a tile that is the first of them. One more is there for scratch.
+template <typename T, typename W>
+void pack_planes(const Tile<W> &tile, int64_t plane, const Maps<T> &maps, int64_t example, const int64_t *size,
+                 const Blocks &blocks, int64_t block) {
+    constexpr int64_t N = LANES<W>;
+    Channels<W> all;
+    Tile<W> other = tile;
+    if (!blocks.span<W>(block, all)) {
+        for (int64_t p = 0; p < blocks.planes; ++p, other.data += plane)
+            pack<T, W>(other, maps, example, size, blocks.source<W>(block, p));
+        return;
+    }
+    other.data += blocks.planes * plane;
+    pack<T, W>(other, maps, example, size, all);
+    for (int64_t p = 0; p < blocks.planes; ++p) {
+        const Channels<W> channels = blocks.source<W>(block, p);
+        typename Register<W>::places lane;
+        for (int64_t l = 0; l < N; ++l) lane[l] = channels.of[l] - all.of[0];
+        W *to = tile.data + p * plane;
+        for (int64_t i = 0; i < plane; i += N) store<W>(to + i, __builtin_shuffle(load(other.data + i), lane));
+    }
+}
+
+// One more plane where planes are chosen from the lanes of one vector.
+int64_t planes_in_scratch(const Blocks &blocks) { return blocks.planes + (blocks.each > 1 || blocks.planes > 1); }
+
 template <typename T, typename W>
 void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, const T *weight) {
     constexpr int64_t N = LANES<W>;
@@ -363,7 +405,7 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
     const int64_t apart = turns_of(line_of(axis[2], direction, 0)).apart, beyond = MOST_RESULTS<W> * apart;
     const Tiles tiles = tiles_of(whole, [&](const Region &result) {
         const Region source = read_by(result, window, size, beyond);
-        return (blocks.planes * vectors(source, apart) + vectors(result, 1)) * BYTES;
+        return (planes_in_scratch(blocks) * vectors(source, apart) + vectors(result, 1)) * BYTES;
     });
     W *weights = weight_scratch.at_least<W>(blocks.count * blocks.planes * taps * N + columns * 8 / int64_t(sizeof(W)));
     int64_t *tap_place = reinterpret_cast<int64_t *>(weights + blocks.count * blocks.planes * taps * N);
@@ -379,15 +421,11 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
         const int64_t plane = vectors(source, apart) * N;
         int64_t *place = number_scratch.at_least<int64_t>(source.extent(2) + 3 * columns);
         Run *run = reinterpret_cast<Run *>(place + source.extent(2));
-        W *scratch = tile_scratch.at_least<W>(blocks.planes * plane + vectors(result, 1) * N);
+        W *scratch = tile_scratch.at_least<W>(planes_in_scratch(blocks) * plane + vectors(result, 1) * N);
         const Tile<W> tile = tile_of(scratch, source, apart, place);
-        for (int64_t p = 0; p < blocks.planes; ++p) {
-            Tile<W> of_plane = tile;
-            of_plane.data += p * plane;
-            pack<T, W>(of_plane, from, example, size, blocks.source<W>(block, p));
-        }
+        pack_planes<T, W>(tile, plane, from, example, size, blocks, block);
         const auto channels = blocks.result<W>(block);
-        W *unpacked = scratch + blocks.planes * plane;
+        W *unpacked = scratch + planes_in_scratch(blocks) * plane;
         const Results<W> out = results_of<T, W>(unpacked, result, to, example, channels);
         const Weights<W> w{weights + block * blocks.planes * taps * N, tap_place, blocks.planes, taps * N,
                            {rows * columns * N, columns * N}};
@@ -541,7 +579,7 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
         return source;
     };
     const Tiles tiles = tiles_of(out, [&](const Region &result) {
-        return (vectors(read(result), turns.apart) + vectors(result, turns.results)) * BYTES;
+        return (planes_in_scratch(blocks) * vectors(read(result), turns.apart) + vectors(result, turns.results)) * BYTES;
     });
     const int64_t units = window.batch * tiles.all();
     const int64_t chunks = std::min(units, ceil_div(TASKS, blocks.count)), length = blocks.planes * taps * N;
@@ -557,16 +595,15 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
             const int64_t example = unit / tiles.all();
             const int64_t x_vectors = vectors(source, turns.apart), y_vectors = vectors(result, turns.results);
             int64_t *place = number_scratch.at_least<int64_t>(source.extent(2) + result.extent(2));
-            W *scratch = tile_scratch.at_least<W>((x_vectors + y_vectors) * N);
-            const Tile<W> x = tile_of(scratch, source, turns.apart, place);
-            const Tile<W> y = tile_of(scratch + x_vectors * N, result, turns.results, place + source.extent(2));
+            W *scratch = tile_scratch.at_least<W>((planes_in_scratch(blocks) * x_vectors + y_vectors) * N);
+            Tile<W> x = tile_of(scratch + y_vectors * N, source, turns.apart, place);
+            const Tile<W> y = tile_of(scratch, result, turns.results, place + source.extent(2));
             pack<T, W>(y, output, example, out, channels);
             Line line[AXES];
             for (int a = 0; a < AXES; ++a) line[a] = within(whole[a], result.from[a], result.to[a]);
-            for (int64_t p = 0; p < blocks.planes; ++p) {
-                pack<T, W>(x, input, example, size, blocks.source<W>(block, p));
+            pack_planes<T, W>(x, x_vectors * N, input, example, size, blocks, block);
+            for (int64_t p = 0; p < blocks.planes; ++p, x.data += x_vectors * N)
                 contribute<W>(line, size, x, y, sums + p * taps * N);
-            }
         }
     }
 #pragma omp parallel for
