@@ -10,4 +10,8 @@ namespace striate::STRIATE_SET {
 template <typename T>
 void channels(const Window &window, Maps<T> input, Maps<T> output, T *weight);
 
+// Lanes are examples and strips of positions: local, tiled and small layers.
+template <typename T>
+void positions(const Window &window, Maps<T> input, Maps<T> output, T *weight);
+
 }  // namespace striate::STRIATE_SET

@@ -92,6 +92,8 @@ void run(const std::string &lanes, const Window &window, uintptr_t input, const 
     nb::gil_scoped_release unlocked;
     if (lanes == "channels") {
         STRIATE_CALL(channels, window, x, y, w)
+    } else if (lanes == "positions") {
+        STRIATE_CALL(positions, window, x, y, w)
     } else {
         throw std::invalid_argument("no kernel has these lanes: " + lanes);
     }

@@ -52,6 +52,7 @@ COMPUTING = [
     "im2col",
     "native",
     "native_channels",
+    "native_positions",
     "toeplitz",
     "relaid",
     "separable",
