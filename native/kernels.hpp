@@ -13,5 +13,7 @@ void channels(const Window &window, Maps<T> input, Maps<T> output, T *weight);
 // Lanes are examples and strips of positions: local, tiled and small layers.
 template <typename T>
 void positions(const Window &window, Maps<T> input, Maps<T> output, T *weight);
+// Dense 3x3 windows of stride 1 by minimal filtering, in tiles of `outputs` x `outputs`: 2 or 4.
+void winograd(const Window &window, Maps<T> input, Maps<T> output, T *weight, int outputs);
 
 }  // namespace striate::STRIATE_SET

@@ -94,6 +94,8 @@ void run(const std::string &lanes, const Window &window, uintptr_t input, const 
         STRIATE_CALL(channels, window, x, y, w)
     } else if (lanes == "positions") {
         STRIATE_CALL(positions, window, x, y, w)
+    } else if (lanes == "winograd2" || lanes == "winograd4") {
+        STRIATE_CALL(winograd, window, x, y, w, lanes == "winograd2" ? 2 : 4)
     } else {
         throw std::invalid_argument("no kernel has these lanes: " + lanes);
     }

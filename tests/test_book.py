@@ -61,6 +61,7 @@ COMPUTING = [
     "tiles",
     "fft",
     "winograd",
+    "native_winograd",
     "__init__",
 ]
 

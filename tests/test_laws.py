@@ -110,7 +110,7 @@ def agree(name: str, got: list[Tensor], wanted: list[Tensor]) -> None:
     """Bit for bit in float64 where the arithmetic is exact; otherwise to the rounding of the type."""
     dtype = got[0].dtype
     exact = find("convolution", name).exact and dtype == torch.float64
-    limit = 0 if exact else LIMITS[dtype] * (20 if name == "winograd4" else 1)
+    limit = 0 if exact else LIMITS[dtype] * (20 if name in ("winograd4", "native_winograd") else 1)
     for actual, expected in zip(got, wanted, strict=True):
         assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), name
         scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0

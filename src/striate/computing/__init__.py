@@ -1,7 +1,19 @@
 """The ways to compute a window, one class each; importing this registers them."""
 
 from . import reference, vendor  # isort: skip
-from . import fft, im2col, native, native_channels, native_positions, pools, relaid, separable, toeplitz, winograd
+from . import (
+    fft,
+    im2col,
+    native,
+    native_channels,
+    native_positions,
+    native_winograd,
+    pools,
+    relaid,
+    separable,
+    toeplitz,
+    winograd,
+)
 from .interface import ALGORITHMS, DIRECTIONS, Algorithm, Base, Problem, algorithms, as_given, autocasts, find, register
 
 __all__ = [
@@ -19,6 +31,7 @@ __all__ = [
     "native",
     "native_channels",
     "native_positions",
+    "native_winograd",
     "pools",
     "reference",
     "register",
