@@ -114,10 +114,43 @@ void convolve(const std::string &lanes, const std::string &dtype, const std::str
         throw std::invalid_argument("no kernel takes this type: " + dtype);
 }
 
+template <typename T>
+void run_pool(const std::string &operation, const Window &window, bool last, int64_t divisor, uintptr_t first,
+              uintptr_t second, uintptr_t result) {
+    auto *from = reinterpret_cast<const T *>(first);
+    auto *to = reinterpret_cast<void *>(result);
+    nb::gil_scoped_release unlocked;
+    if (operation == "switches" && window.direction == Direction::input_gradient) {
+        auto *switches = reinterpret_cast<const int64_t *>(second);
+        STRIATE_CALL(spread, window, last, from, switches, static_cast<T *>(to))
+        return;
+    }
+    Reduction reduction = operation == "maximum"    ? Reduction::maximum
+                          : operation == "switches" ? Reduction::switches
+                          : operation == "norm"     ? Reduction::norm
+                                                    : Reduction::sum;
+    STRIATE_CALL(pool, window, reduction, last, divisor, from, to, reinterpret_cast<T *>(second))
+}
+
+void pool_windows(const std::string &operation, const std::string &dtype, const std::string &direction,
+                  const Numbers &numbers, bool last, int64_t divisor, uintptr_t first, uintptr_t second,
+                  uintptr_t result) {
+    Window window = window_of(direction, numbers);
+    if (dtype == "float32")
+        run_pool<float>(operation, window, last, divisor, first, second, result);
+    else if (dtype == "float64")
+        run_pool<double>(operation, window, last, divisor, first, second, result);
+    else if (dtype == "bfloat16")
+        run_pool<bfloat16>(operation, window, last, divisor, first, second, result);
+    else
+        throw std::invalid_argument("no kernel takes this type: " + dtype);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
     m.def("convolve", &convolve);
+    m.def("pool", &pool_windows);
     m.def("instruction_set", [] { return chosen; });
     m.def("use_instruction_set", [](const std::string &name) { chosen = name; });
 }

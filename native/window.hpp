@@ -10,6 +10,9 @@ constexpr int AXES = 3;
 
 enum class Direction { forward, input_gradient, weight_gradient };
 
+// What a pooling makes of a window: its largest value, that value's place, the sum, or the root of the sum of squares.
+enum class Reduction { maximum, switches, sum, norm };
+
 // Output o reads input o * stride + tap * dilation - before; the weights repeat after `period` outputs.
 // `before` may be negative, which crops; what lies outside [0, size) is 0.
 struct Axis {

@@ -58,6 +58,7 @@ COMPUTING = [
     "separable",
     "passes",
     "pools",
+    "native_pools",
     "tiles",
     "fft",
     "winograd",

@@ -112,7 +112,7 @@ def test_every_spread_adds_each_output_at_its_switch(dtype: torch.dtype, case: C
             wanted[n, c].view(-1)[place] += value
     backward = replace(asked, direction="input_gradient")
     served = [name for name, algorithm in ALGORITHMS["switches"].items() if algorithm.refuses(backward) is None]
-    assert served == ["vendor", "reference"]
+    assert served[:2] == ["vendor", "reference"]
     for name in served:
         assert find("switches", name).run(g, switches, backward).equal(wanted.to(dtype)), name
 
