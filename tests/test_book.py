@@ -53,6 +53,8 @@ COMPUTING = [
     "native",
     "native_channels",
     "native_positions",
+    "triton_kernels",
+    "triton_windows",
     "toeplitz",
     "relaid",
     "separable",

@@ -13,6 +13,7 @@ from . import (
     relaid,
     separable,
     toeplitz,
+    triton_windows,
     winograd,
 )
 from .interface import ALGORITHMS, DIRECTIONS, Algorithm, Base, Problem, algorithms, as_given, autocasts, find, register
@@ -40,6 +41,7 @@ __all__ = [
     "relaid",
     "separable",
     "toeplitz",
+    "triton_windows",
     "vendor",
     "winograd",
 ]
