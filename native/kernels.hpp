@@ -13,14 +13,19 @@ void channels(const Window &window, Maps<T> input, Maps<T> output, T *weight);
 // Lanes are examples and strips of positions: local, tiled and small layers.
 template <typename T>
 void positions(const Window &window, Maps<T> input, Maps<T> output, T *weight);
+
 // Dense 3x3 windows of stride 1 by minimal filtering, in tiles of `outputs` x `outputs`: 2 or 4.
+template <typename T>
 void winograd(const Window &window, Maps<T> input, Maps<T> output, T *weight, int outputs);
+
 // Poolings of contiguous tensors, with the channels last or right after the batch; the divisor is a sum's, 0 the number
 // of real values in each window. Forward or, a sum, input_gradient: then x is the output's gradient. With the switches
 // come the values that stand there, where there is room for them.
+template <typename T>
 void pool(const Window &window, Reduction reduction, bool last, int64_t divisor, const T *x, void *y, T *values);
 
 // Each y added to the x that its switch names, in the order of the outputs.
+template <typename T>
 void spread(const Window &window, bool last, const T *y, const int64_t *switches, T *x);
 
 }  // namespace striate::STRIATE_SET
