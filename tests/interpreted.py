@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
 
 import striate
 from striate.computing import DIRECTIONS, Problem, find, triton_windows
+from striate.computing.native import _numbers
 from striate.geometry import Geometry
 from striate.planning import choose_all
 from striate.trilinear import ROLES, convolve
@@ -23,8 +25,22 @@ from .cases import CONVOLUTIONS, TRANSPOSED, Case
 from .test_laws import LIMITS, integers, outcome, tensors
 
 FITTING = [parameter for parameter in CONVOLUTIONS if len(parameter.values[0].size) <= 3]
-PERIODS = ["7-k3-c3to4", "4to6-groups", "4to4-groups", "7x8-k3x3", "4x5x6"]
+PERIODS = ["7-k3-c3to4", "4to4-groups", "6x5-k3x2"]
 REPEATING = [parameter for parameter in FITTING if any(word in str(parameter.id) for word in PERIODS)]
+CALL = InterpretedFunction.__call__
+
+
+@pytest.fixture(autouse=True)
+def call_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter prepares Triton's modules anew for each function that a kernel calls; ours need it once."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ours = self.fn.__module__.startswith("striate.")
+        return self.rewrite()(*args, **kwargs) if ours else CALL(self, *args, **kwargs)
+
+    monkeypatch.setattr(InterpretedFunction, "__call__", call)
+
+
 each_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 
 
@@ -65,7 +81,7 @@ def agrees(problem: Problem, first: Tensor, second: Tensor) -> Tensor:
 @pytest.mark.parametrize("case", FITTING)
 @each_direction
 def test_whole_numbers_are_exact(case: Case, direction: str) -> None:
-    problem = pose(case, direction, batch=1 + (len(case.size) == 1))
+    problem = pose(case, direction, batch=1 + (case.size == (7,)))
     agrees(problem, *operands(problem))
 
 
@@ -77,7 +93,7 @@ def test_weights_that_repeat_or_never_do_or_are_never_read(case: Case, period: i
     agrees(problem, *operands(problem))
 
 
-@pytest.mark.parametrize("case", [*FITTING[13:16], FITTING[18]])
+@pytest.mark.parametrize("case", [FITTING[14], FITTING[17]])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @each_direction
 def test_other_types_agree_with_float64(case: Case, dtype: torch.dtype, direction: str) -> None:
@@ -155,5 +171,5 @@ def test_derivatives_of_the_operator_itself(direction: str) -> None:
 def test_the_operator_keeps_its_promises_to_pytorch() -> None:
     problem = pose(Case((5,), (3,), (2, 2), (("groups", 2),)), "forward", torch.float32, batch=1)
     first, second = (t.requires_grad_() for t in operands(problem))
-    numbers = triton_windows._numbers(problem)
+    numbers = _numbers(problem)
     torch.library.opcheck(torch.ops.striate.triton_convolution.default, (first, second, "forward", numbers))

@@ -19,9 +19,9 @@ from striate.trilinear import ROLES, convolve
 
 from .cases import CONVOLUTIONS, TRANSPOSED, Case
 
-# Judged in a file of its own, with weights that it serves: what depends on their values.
-BY_VALUE = {"separable"}
-CONVOLVERS = sorted(set(ALGORITHMS["convolution"]) - BY_VALUE)
+# Judged in files of their own: what depends on the values of the weights, and what needs a device or its interpreter.
+ELSEWHERE = {"separable", "triton"}
+CONVOLVERS = sorted(set(ALGORITHMS["convolution"]) - ELSEWHERE)
 
 
 def integers(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
