@@ -146,8 +146,7 @@ def test_a_nan_stays_with_its_readers(groups: int) -> None:
 
 
 @pytest.mark.parametrize("case", [TRANSPOSED[3], TRANSPOSED[10]])
-def test_calls_and_their_gradients(case: Any) -> None:
-    case = case.values[0]
+def test_calls_and_their_gradients(case: Case) -> None:
     inputs = tensors(case, transposed=True)
     call = partial(striate.conv_transpose, **dict(case.options))
     wanted = outcome(partial(call, algorithm="reference"), inputs)
