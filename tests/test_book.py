@@ -27,8 +27,8 @@ PACKAGE = ROOT / "src" / "striate"
 BOOK = [
     *("errors", "files", "padding", "geometry", "taps", "gradients", "receptive_field", "cost"),  # I    the window
     *("architecture", "notation", "zoo", "analysis"),  # II   the network on paper
-    *("graphs", "borders", "unfolding", "matrices"),  # III  computing
-    *("computing", "planning", "trilinear", "convolution"),
+    *("graphs", "borders", "unfolding", "matrices", "policy"),  # III  computing
+    *("computing", "wisdom", "machine", "estimates", "races", "planning", "trilinear", "convolution"),
     *("reductions", "pooling", "adaptive", "normalization"),
     *(
         "layers",
@@ -383,6 +383,7 @@ PUBLIC = [
         "predict",
         "ragged",
         "train",
+        "tuning",
         "unfold",
     ),
     *("blocks", "datasets", "errors", "nn", "zoo"),

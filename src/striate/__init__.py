@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .normalization import local_response_norm as local_response_norm
     from .planning import Plan as Plan
     from .planning import plan as plan
+    from .policy import tuning as tuning
     from .pooling import avg_pool as avg_pool
     from .pooling import gaussian_pool as gaussian_pool
     from .pooling import lp_pool as lp_pool
@@ -81,6 +82,7 @@ _HOMES = {
     "gaussian_pool": "pooling",
     "lp_pool": "pooling",
     "plan": "planning",
+    "tuning": "policy",
     "ragged": "batches",
 }
 _MODULES = ("blocks", "datasets", "errors", "nn", "zoo")

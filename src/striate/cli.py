@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,8 +73,12 @@ def describe(
 
 @verb("striate plan 8x64x56x56 128x64x3x3 --padding same")
 def plan(
-    x: Annotated[str, typer.Argument(help="Shape of the input, examples x channels x sizes: 8x64x56x56.")],
-    weight: Annotated[str, typer.Argument(help="Shape of the weights: 128x64x3x3; periods of a tiled layer in front.")],
+    x: Annotated[
+        str | None, typer.Argument(help="Shape of the input, examples x channels x sizes: 8x64x56x56.")
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Argument(help="Shape of the weights: 128x64x3x3; periods of a tiled layer in front.")
+    ] = None,
     stride: Annotated[str, typer.Option(help="One number, or one per axis as 2x1.")] = "1",
     padding: Annotated[str, typer.Option(help="One number, one (or before:after) per axis, or a word.")] = "0",
     dilation: Annotated[str, typer.Option(help="One number, or one per axis.")] = "1",
@@ -82,15 +86,32 @@ def plan(
     transposed: Annotated[bool, typer.Option("--transposed", help="Plan the transposed convolution.")] = False,
     output_padding: Annotated[str, typer.Option(help="Transposed only: positions added at the end.")] = "0",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, float64 or complex64.")] = "float32",
+    layout: Annotated[str, typer.Option(help="Of the input: channels_first or channels_last.")] = "channels_first",
     algorithm: Annotated[str | None, typer.Option(help="Ask for one by name.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Time the candidates now, and keep the result.")] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure what this machine can do at best.")] = False,
+    merge: Annotated[list[str] | None, typer.Option(help="Add the measurements of this file to one's own.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print who computes a convolution and its two gradients, what each would do, and who refuses why."""
+    """Print who computes a convolution and its two gradients, how long each takes, and who refuses why."""
     import torch
 
+    from . import machine, wisdom
     from .computing import DIRECTIONS
     from .planning import plan as make
+    from .policy import tuning
 
+    if merge:
+        _show({"merged": (added := wisdom.merge(merge))}, f"{added} new measurements", as_json)
+    if calibrate:
+        found = machine.calibrate()
+        rates = {**found.operations, "bandwidth": found.bandwidth}
+        words = [f"{name:9} {n / 1e9:7.1f} G{'B' if name == 'bandwidth' else 'FLOP'}/s" for name, n in rates.items()]
+        _show(rates, "\n".join(words), as_json)
+    if x is None or weight is None:
+        if merge or calibrate:
+            return
+        raise OptionError("plan: give the shapes of input and weights, as in striate plan 8x64x56x56 128x64x3x3.")
     types = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64", "complex64")}
     if dtype not in types:
         raise OptionError(f"--dtype {dtype}: expected one of {', '.join(types)}.")
@@ -100,10 +121,11 @@ def plan(
         padding=padding if padding.isalpha() or "_" in padding else _per_axis("--padding", padding, "1x2 or same"),
         dilation=_per_axis("--dilation", dilation, "2x1"),
         output_padding=_per_axis("--output-padding", output_padding, "1x0"),
-        groups=groups, transposed=transposed, dtype=types[dtype], algorithm=algorithm,
+        groups=groups, transposed=transposed, dtype=types[dtype], layout=layout, algorithm=algorithm,
     )  # fmt: skip
     try:
-        plans = [make(*shapes, **options, direction=direction) for direction in DIRECTIONS]
+        with tuning("measure") if measure else nullcontext():
+            plans = [make(*shapes, **options, direction=direction) for direction in DIRECTIONS]
     except (GeometryError, AlgorithmError) as error:
         raise OptionError(f"plan {x} {weight}: {error}") from None
     _show([p.to_dict() for p in plans], "\n\n".join(map(str, plans)), as_json)

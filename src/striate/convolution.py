@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from . import padding as padding_words
 from .borders import Rule, extend, gather_back, laid_like
-from .computing import ALGORITHMS, as_given, autocasts, vendor
+from .computing import ALGORITHMS, as_given, autocasts, layout_of, vendor
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen, per_axis
 from .graphs import whole
 from .planning import Plans, choose_all, pose
+from .policy import current
 from .trilinear import convolve
+from .wisdom import CHANGES
 
 OPTIONS = ("stride", "padding", "dilation", "groups", "output_padding")
 SHARED = ("conv", "conv_transpose")
@@ -97,10 +99,9 @@ def conv(
     tensor([[[[19., 25.],
               [37., 43.]]]])
     """
-    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)))
     if flip:
         weight = weight.flip(tuple(range(2, weight.dim())))
-    return _apply("conv", x, weight, bias, options, padding_mode, algorithm)
+    return apply("conv", x, weight, bias, *_numbers(stride, padding, dilation, groups, 0), padding_mode, algorithm)
 
 
 @whole
@@ -142,8 +143,8 @@ def conv_transpose(
     >>> conv_transpose(torch.ones(1, 1, 2), torch.tensor([[[1.0, 2.0, 3.0]]]), stride=2)
     tensor([[[1., 2., 4., 2., 3.]]])
     """
-    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, output_padding)))
-    return _apply("conv_transpose", x, weight, bias, options, padding_mode, algorithm)
+    numbers = _numbers(stride, padding, dilation, groups, output_padding)
+    return apply("conv_transpose", x, weight, bias, *numbers, padding_mode, algorithm)
 
 
 @whole
@@ -185,8 +186,9 @@ def conv_local(
     >>> conv_local(x, torch.tensor([[1.0, 0.0], [0.0, 10.0]]).view(2, 1, 1, 2))
     tensor([[[ 1., 30.]]])
     """
-    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)))
-    return _apply("conv_local", x, weight, bias, options, padding_mode, algorithm)
+    return apply(
+        "conv_local", x, weight, bias, *_numbers(stride, padding, dilation, groups, 0), padding_mode, algorithm
+    )
 
 
 @whole
@@ -229,23 +231,77 @@ def conv_tiled(
     >>> conv_tiled(torch.ones(1, 1, 4), torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
     tensor([[[ 1., -1.,  1., -1.]]])
     """
-    options = tuple(map(frozen, OPTIONS, (stride, padding, dilation, groups, 0)))
-    return _apply("conv_tiled", x, weight, bias, options, padding_mode, algorithm)
+    return apply(
+        "conv_tiled", x, weight, bias, *_numbers(stride, padding, dilation, groups, 0), padding_mode, algorithm
+    )
 
 
-def _apply(
-    name: str, x: Tensor, weight: Tensor, bias: Tensor | None, options: Any, mode: str, algorithm: str | None
-) -> Tensor:
-    shape, dtype, device = _facts(x)
-    call = _bind(name, shape, dtype, device, *_facts(weight), *options, mode, algorithm)
-    axes = len(call.window.axes)
+def _numbers(*given: Any) -> tuple[Any, ...]:
+    """Options as they are looked up: 2 is not to be found as 2.0, nor in a tuple."""
+    stride, padding, dilation, groups, extra = map(type, given)
+    return given if stride is padding is dilation is groups is extra is int else tuple(map(frozen, OPTIONS, given))
+
+
+def apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+    """The function of this name, with its options in order: one look-up, then what was bound when it was first called.
+
+    Args:
+        name: "conv", "conv_transpose", "conv_local" or "conv_tiled".
+        x: As the function takes it.
+        weight: Likewise.
+        bias: Likewise.
+        options: Stride, padding, dilation, groups and output padding, whole numbers and tuples of them; padding mode
+            and algorithm.
+    """
+    if type(x) is not Tensor or torch._C._is_any_autocast_enabled() or torch._C._get_tracing_state() is not None:
+        return _apply(name, x, weight, bias, options)
+    kinds = (x.dtype, x.device, weight.dtype, weight.device)
+    third = None if bias is None else (bias.shape, bias.dtype, bias.device)
+    state = (current(), CHANGES.count, torch.get_num_threads(), len(ALGORITHMS["convolution"]))
+    try:
+        bound = _bound(name, x.shape, weight.shape, third, kinds, layout_of(x), state, *options)
+    except TypeError:  # a compiler leaves a size open
+        return _apply(name, x, weight, bias, options)
+    return bound(x, weight, bias)
+
+
+Bound = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _bound(
+    name: str, x: torch.Size, weight: torch.Size, bias: Any, kinds: Any, layout: str, state: Any, *options: Any
+) -> Bound:
+    """What computes every call of these shapes, types and options under this policy."""
+    places = (kinds[0], kinds[1].type), (kinds[2], kinds[3].type)
+    call = _checked(len(ALGORITHMS["convolution"]), name, x, *places[0], layout, state, weight, *places[1], *options)
     if bias is not None:
-        bias = _fitting(name, bias, call, device)
-    batched = x if len(shape) == axes + 2 else x.unsqueeze(0)
+        _check_bias(name, (bias[0], bias[1], bias[2].type), call, kinds[1].type)
+    simple = call.rules is None and len(x) == len(call.window.axes) + 2 and weight == torch.Size(call.kernels)
+    if simple and not isinstance(call.by, Plans) and (bias is None or len(bias[0]) == 1):
+        return call.by
+    return lambda x, weight, bias: _finish(name, x, weight, bias, call, kinds[1].type)
+
+
+def _apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:
+    """The same where autocast chooses the types, or a graph is traced, which may leave sizes open."""
+    shape, dtype, device = _facts(x)
+    state = (current(), CHANGES.count, torch.get_num_threads())
+    call = _bind(name, shape, dtype, device, layout_of(x), state, *_facts(weight), *options)
+    if bias is not None:
+        _check_bias(name, _facts(bias), call, device)
+    return _finish(name, x, weight, bias, call, device)
+
+
+def _finish(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, device: str) -> Tensor:
+    if bias is not None and bias.dim() > 1 and name == "conv_tiled":
+        bias = _everywhere(bias, call)
+    has_batch = x.dim() == len(call.window.axes) + 2
+    batched = x if has_batch else x.unsqueeze(0)
     y = _compute(batched, weight, bias, call, device)
     if call.rules is not None or isinstance(call.by, Plans):
         y = laid_like(y, batched)
-    return y if len(shape) == axes + 2 else y.squeeze(0)
+    return y if has_batch else y.squeeze(0)
 
 
 def _compute(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, device: str) -> Tensor:
@@ -276,15 +332,18 @@ def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:
     return shape, torch.get_autocast_dtype(device) if lowered else tensor.dtype, device
 
 
-def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, weight: Sequence[Any], *rest: Any) -> _Call:
+def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, layout: str, state: Any, *rest: Any) -> _Call:
     """The checked call, looked up.
 
     A traced graph may leave numbers open. The batch may stay so, and the sizes where PyTorch's own call needs none of
     them; otherwise ``torch.compile`` is made to fix them, and ``torch.export``, which may not, is told what to do.
     """
     registered = len(ALGORITHMS["convolution"])
+    weight, *rest_ = rest
+    exporting = torch.compiler.is_exporting()
+    where = (dtype, device, layout, (*state, exporting, torch.compiler.is_compiling()))
     try:
-        return _checked(registered, name, x, dtype, device, weight, *rest)
+        return _checked(registered, name, x, *where, weight, *rest_)
     except TypeError:  # what is open cannot be looked up
         if not any(isinstance(n, torch.SymInt) for n in (*x, *weight)):
             raise
@@ -295,11 +354,11 @@ def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, weight: Sequence
     known = (*batch, *map(int, x[len(batch) : places]))
     try:
         open_sizes = (None if isinstance(n, torch.SymInt) else n for n in x[places:])
-        return _checked(registered, name, (*known, *open_sizes), dtype, device, kernel, *rest)
+        return _checked(registered, name, (*known, *open_sizes), *where, kernel, *rest_)
     except (GeometryError, AlgorithmError):
-        if torch.compiler.is_exporting():
+        if exporting:
             raise
-    return _checked(registered, name, (*known, *map(int, x[places:])), dtype, device, kernel, *rest)
+    return _checked(registered, name, (*known, *map(int, x[places:])), *where, kernel, *rest_)
 
 
 @lru_cache(maxsize=4096, typed=True)
@@ -309,6 +368,8 @@ def _checked(
     x: tuple[int | None, ...],
     dtype: torch.dtype,
     device: str,
+    layout: str,
+    state: Any,
     weight: tuple[int, ...],
     weight_dtype: torch.dtype,
     weight_device: str,
@@ -322,7 +383,8 @@ def _checked(
 ) -> _Call:
     """Compare shapes with the geometry; every later step relies on this.
 
-    ``registered`` counts the algorithms, so that plans made before one was added are not found again.
+    ``registered`` counts the algorithms, so that plans made before one was added are not found again; ``state`` is what
+    else plans depend on, the policy and what was measured.
     """
     axes = _spatial_axes(name, x, weight)
     _check_kinds(name, (dtype, device), (weight_dtype, weight_device))
@@ -353,7 +415,7 @@ def _checked(
         raise GeometryError(f"{name} of x {shape} with weight {tuple(weight)}: {error}") from None
     batch = x[0] if len(x) > axes + 1 else 1
     read = tuple(n + before + after for _, n, before, after in rules) if rules and not transposed else whole
-    problem = pose(window, batch or 0, channels, outputs, read, dtype, device)
+    problem = pose(window, batch or 0, channels, outputs, read, dtype, device, layout)
     plans = choose_all(problem, algorithm)
     vendors = {plans.forward.algorithm, plans.input_gradient.algorithm, plans.weight_gradient.algorithm} == {"vendor"}
     kernels = window.weight_shape(channels, outputs)
@@ -439,21 +501,19 @@ def _open_call(window: Geometry, channels: int, outputs: int, dtype: torch.dtype
     return _Call(window, outputs, None, vendor.bind(window), "forward", dtype, None, kernels)
 
 
-def _fitting(name: str, bias: Tensor, call: _Call, device: str) -> Tensor:
-    """The bias, one value per channel or per output position."""
-    _, dtype, place = _facts(bias)
+def _check_bias(name: str, facts: tuple[torch.Size, torch.dtype, str], call: _Call, device: str) -> None:
+    """The bias has one value per channel, or per output position."""
+    given, dtype, place = facts
     if (dtype, place) != (call.dtype, device):
         raise GeometryError(
             f"bias is {dtype} on {place}, but x and weight are {call.dtype} on {device}; "
             "convert it, as in bias.to(weight)."
         )
-    shape, outputs, period = tuple(bias.shape), call.outputs, call.window.period
+    shape, outputs, period = tuple(given), call.outputs, call.window.period
     if shape == (outputs,) or (call.size is not None and shape == (outputs, *call.size) and name != "conv_tiled"):
-        return bias
+        return
     if name == "conv_tiled" and shape == (outputs, *period) and call.size is not None:
-        for number, (n, t) in enumerate(zip(call.size, period, strict=True), start=1):
-            bias = bias.index_select(number, torch.arange(n, device=bias.device) % t)
-        return bias
+        return
     per, what = (
         ((outputs, *period), "position of the period")
         if name == "conv_tiled"
@@ -462,6 +522,13 @@ def _fitting(name: str, bias: Tensor, call: _Call, device: str) -> Tensor:
     raise GeometryError(
         f"bias has shape {shape}; expected ({outputs},), one per output channel, or {per}, one per {what}."
     )
+
+
+def _everywhere(bias: Tensor, call: _Call) -> Tensor:
+    """The bias of a period at every output position."""
+    for number, (n, t) in enumerate(zip(call.size or (), call.window.period, strict=True), start=1):
+        bias = bias.index_select(number, torch.arange(n, device=bias.device) % t)
+    return bias
 
 
 def _explicit(

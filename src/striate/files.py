@@ -37,3 +37,10 @@ def write(path: Path, content: bytes) -> None:
             raise
         kept = " The file that was there before is unchanged." if path.exists() else ""
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}).{kept}") from None
+
+
+def cache_folder() -> Path:
+    """Where Striate keeps what it can find again: ``STRIATE_CACHE``, or ``striate`` in the user's cache folder."""
+    if own := os.environ.get("STRIATE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "striate")

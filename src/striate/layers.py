@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from .convolution import conv, conv_local, conv_tiled, conv_transpose
+from .convolution import apply, conv, conv_local, conv_tiled, conv_transpose
 from .errors import GeometryError, describing, unknown_name
 from .geometry import Geometry, frozen, per_axis
 from .padding import MODES, WORDS
@@ -189,7 +189,10 @@ class Conv(_Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, O, *out)``."""
-        return conv(x, self.weight, self.bias, **self.options())
+        if type(x) is not Tensor or torch.compiler.is_dynamo_compiling():
+            return conv(x, self.weight, self.bias, **self.options())
+        window = (self.stride, self.padding, self.dilation, self.groups, 0, self.padding_mode, None)
+        return apply("conv", x, self.weight, self.bias, *window)
 
 
 class ConvTranspose(_Convolution):

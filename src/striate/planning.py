@@ -1,7 +1,13 @@
-"""A plan is a value that can be printed: which algorithm was chosen for a problem, and why not the others."""
+"""A plan is a value that can be printed: which algorithm was chosen for a problem, what each costs, and why not others.
+
+A measured record decides; where there is none, the table of :mod:`striate.estimates`, and it must show a clear gain
+over the vendor, to whom ties go.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,9 +15,20 @@ from typing import Any
 
 import torch
 
-from .computing import ALGORITHMS, DIRECTIONS, Problem, find
+from . import estimates, machine, races, wisdom
+from .computing import ALGORITHMS, DIRECTIONS, LAYOUTS, Problem, find
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Geometry
+
+TIE = 0.95  # of the vendor's measured time: an algorithm that takes more does not replace it
+MARGIN = 1.15  # times as fast as the vendor must an algorithm be that was only estimated
+VARIANTS = 32  # sizes of one window that are timed; the others are estimated
+SHARE = 20  # one problem's share of the time budget is a twentieth
+FLOAT64 = 2.0**-29  # its rounding over float32's
+SPENT = "the time budget is spent"
+VARIED = f"{VARIANTS} sizes of this window were timed"
+
+Seconds = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -21,32 +38,46 @@ class Plan:
     Args:
         algorithm: Name of the chosen algorithm.
         problem: What it computes.
+        measured: ``(name, seconds)`` of each that was timed on this machine.
+        note: Why nothing was timed although that was asked for.
     """
 
     algorithm: str
     problem: Problem
+    measured: Seconds = ()
+    note: str | None = None
 
     @property
     def refusals(self) -> tuple[tuple[str, str], ...]:
-        """``(name, sentence)`` of each algorithm that cannot serve."""
-        return _considered(self.problem, _registered(self.problem))[1]
+        """``(name, sentence)`` of each algorithm that cannot serve, or that the policy does not admit."""
+        reasons = _reasons(self.problem, _registered(self.problem))
+        return tuple((name, reason) for name, reason in reasons.items() if reason)
 
     @property
-    def estimates(self) -> tuple[tuple[str, int | None], ...]:
-        """``(name, work)`` of each that can, in the order of preference.
+    def estimates(self) -> tuple[tuple[str, float | None], ...]:
+        """``(name, seconds)`` of each that can, in the order of preference: as measured, or else as estimated.
 
-        Work is counted in multiply-adds (reads, for a pooling), and None where it depends on the values of the weights.
+        None where nothing is known of an algorithm near the problem; its work decides then.
         """
-        return _considered(self.problem, _registered(self.problem))[0]
+        return tuple((name, seconds) for name, seconds, _ in self._ranked())
+
+    def _ranked(self) -> list[tuple[str, float | None, bool]]:
+        problem, timed = self.problem, dict(self.measured)
+        reasons = _reasons(problem, _registered(problem))
+        able = [name for name, reason in reasons.items() if reason is None]
+        limits = machine.ceilings()
+        rows = [(n, timed[n] if n in timed else _table().seconds(problem, n, limits), n in timed) for n in able]
+        promising = {*timed, *_table().promising(problem)} if "vendor" in able else set(able)
+        return sorted(rows, key=lambda row: _rank(problem, *row[:2], row[0] in promising))
 
     def __str__(self) -> str:
         problem = self.problem
-        unit = "multiply-adds" if problem.operation == "convolution" else "reads"
         towards = "" if problem.direction == "forward" else f", {problem.direction.replace('_', ' ')}"
-        work = {name: "known once it sees the weights" if n is None else f"{n:,} {unit}" for name, n in self.estimates}
-        lines = [f"{self.algorithm}: {problem.operation}{towards}, {work[self.algorithm]}"]
-        lines += [f"  or {name}: {words}" for name, words in work.items() if name != self.algorithm]
-        return "\n".join(lines + [f"  not {name}: {reason}" for name, reason in self.refusals])
+        words = {name: _words(problem, name, *known) for name, *known in self._ranked()}
+        lines = [f"{self.algorithm}: {problem.operation}{towards}, {words[self.algorithm]}"]
+        lines += [f"  or {name}: {cost}" for name, cost in words.items() if name != self.algorithm]
+        lines += [f"  not {name}: {reason}" for name, reason in self.refusals]
+        return "\n".join(lines + ([f"  estimated: {self.note}"] if self.note else []))
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, for JSON."""
@@ -55,8 +86,28 @@ class Plan:
             "direction": self.problem.direction,
             "algorithm": self.algorithm,
             "estimates": dict(self.estimates),
+            "measured": [name for name, _ in self.measured],
             "refusals": dict(self.refusals),
+            "note": self.note,
         }
+
+
+def _words(problem: Problem, name: str, seconds: float | None, measured: bool) -> str:
+    if seconds is not None:
+        return f"{'measured' if measured else 'estimated'} {_time(seconds)}"
+    work = find(problem.operation, name).estimate(problem)
+    unit = "multiply-adds" if problem.operation == "convolution" else "reads"
+    return "known once it sees the weights" if work is None else f"{work:,} {unit}"
+
+
+def _time(seconds: float) -> str:
+    """Three digits.
+
+    >>> _time(0.0012), _time(3.21e-5), _time(2)
+    ('1.2 ms', '32.1 µs', '2 s')
+    """
+    unit, size = next((pair for pair in (("s", 1.0), ("ms", 1e-3)) if seconds >= pair[1]), ("µs", 1e-6))
+    return f"{seconds / size:.3g} {unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +128,18 @@ class Plans:
 
 
 def choose(problem: Problem, algorithm: str | None = None) -> Plan:
-    """The plan for a problem: the best that does not refuse, or the algorithm asked for.
+    """The plan for a problem: the fastest that does not refuse, or the algorithm asked for.
 
-    The vendor's comes first, then the exact ones by their work and name, then the reference. The others, whose rounding
-    differs or whose work depends on the values, serve when asked for by name.
+    What was measured decides, with the same number of threads and under the same policy, and with the rigor "measure"
+    it is measured now. Else an algorithm takes the vendor's place where the table says that it is clearly faster. Where
+    the vendor refuses, the least estimate comes first, then the least work, then the reference.
 
     Raises:
         UnknownNameError: No algorithm carries the name asked for.
         AlgorithmError: The algorithm asked for refuses, or all do; their sentences say why.
     """
-    return _choose(problem, algorithm, _registered(problem))
+    changes = wisdom.CHANGES.count
+    return _choose(problem, algorithm, _registered(problem), torch.get_num_threads(), changes, _plain())
 
 
 def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
@@ -110,39 +163,197 @@ def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
 
 
 @lru_cache(maxsize=4096)
-def _choose(problem: Problem, algorithm: str | None, registered: tuple[str, ...]) -> Plan:
-    """The plan among the algorithms registered by now, so that one registered later is not missed."""
+def _choose(
+    problem: Problem, algorithm: str | None, registered: tuple[str, ...], threads: int, changes: int, plain: bool
+) -> Plan:
+    """The plan among the algorithms registered by now, with the wisdom of now."""
     operation = problem.operation
     if algorithm is not None:
         if reason := find(operation, algorithm).refuses(problem):
             raise AlgorithmError(f"algorithm={algorithm!r} cannot serve this {operation}: {reason}")
         return Plan(algorithm, problem)
-    if "vendor" in registered and find(operation, "vendor").refuses(problem) is None:
-        return Plan("vendor", problem)  # it comes first, whatever the others would say
-    estimates, refusals = _considered(problem, registered)
-    if not estimates:
-        sentences = " ".join(f"{name}: {reason}" for name, reason in refusals)
+    vendor = "vendor" in registered and find(operation, "vendor").refuses(problem) is None
+    known, note = _known(problem, registered, threads, plain)
+    if known:
+        return Plan(_fastest(known), problem, known, note)
+    if vendor:
+        return Plan(_estimated(problem, registered) if plain else "vendor", problem, (), note)
+    reasons = _reasons(problem, registered)
+    able = automatic(problem, [name for name, reason in reasons.items() if reason is None])
+    if not able:
+        sentences = " ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
         raise AlgorithmError(f"no algorithm serves this {operation}. {sentences}")
-    return Plan(estimates[0][0], problem)
+    limits = machine.ceilings()
+    costs = {name: _table().seconds(problem, name, limits) if plain else None for name in able}
+    return Plan(min(able, key=lambda name: _rank(problem, name, costs[name])), problem, (), note)
 
 
 def _registered(problem: Problem) -> tuple[str, ...]:
     return tuple(sorted(ALGORITHMS[problem.operation]))
 
 
+def _plain() -> bool:
+    """Whether tensors are what they seem: nothing is exported, whose graph is to hold PyTorch's own operators only."""
+    return not (torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None)
+
+
 @lru_cache(maxsize=1024)
-def _considered(problem: Problem, registered: tuple[str, ...]) -> tuple[Any, Any]:
-    """Who can serve, in the order of preference and with their work, and who cannot, with their sentences."""
-    reasons = {name: find(problem.operation, name).refuses(problem) for name in registered}
-    works = {name: find(problem.operation, name).estimate(problem) for name in registered if reasons[name] is None}
-    able = sorted(works, key=lambda name: _rank(problem.operation, name, works[name]))
-    refusals = tuple((name, reason) for name, reason in reasons.items() if reason)
-    return tuple((name, works[name]) for name in able), refusals
+def _reasons(problem: Problem, registered: tuple[str, ...]) -> dict[str, str | None]:
+    """Why each algorithm cannot serve, or may not under the policy; None for those that can."""
+    return {name: find(problem.operation, name).refuses(problem) or barred(problem, name) for name in registered}
 
 
-def _rank(operation: str, name: str, work: int | None) -> tuple[bool, bool, bool, int]:
-    on_request = work is None or not find(operation, name).exact
-    return name != "vendor", on_request, name == "reference", work or 0
+def barred(problem: Problem, name: str) -> str | None:
+    """Why the policy does not let plans take an algorithm that could serve, or None if it does."""
+    found, policy = find(problem.operation, name), problem.policy
+    if name == "vendor":
+        return None
+    error = found.error(problem)
+    if error and problem.dtype.itemsize // (2 if problem.dtype.is_complex else 1) == 8:
+        if error * FLOAT64 > 1e-12:
+            return f"its expected error is {error * FLOAT64:.0e} of the output's root mean square; 1e-12 is admitted."
+    elif error > policy.tolerance and problem.dtype.itemsize > 2:
+        return (
+            f"its expected error is {error:.0e} of the output's root mean square; "
+            f"the tolerance is {policy.tolerance:.0e}."
+        )
+    if policy.deterministic and not found.deterministic:
+        return "its bits change from run to run; the policy asks for determinism."
+    room = found.workspace(problem)
+    if room > policy.workspace:
+        return f"it needs {room:,} bytes of workspace; the policy allows {policy.workspace:,}."
+    return None
+
+
+def automatic(problem: Problem, names: Sequence[str]) -> list[str]:
+    """Those that plans take without being asked for by name."""
+    every = {name: find(problem.operation, name) for name in names}
+    return [name for name, one in every.items() if not one.by_name and one.estimate(problem) is not None]
+
+
+def _rank(problem: Problem, name: str, seconds: float | None, promising: bool = True) -> tuple[Any, ...]:
+    """Known costs first, then the vendor, then the others by their work, those on request and the reference last.
+
+    Estimates without promise stand behind the vendor's, and so do those that do not beat it by the margin.
+    """
+    found = find(problem.operation, name)
+    work = found.estimate(problem)
+    cost = (seconds or 0.0) * (1.0 if name != "vendor" else TIE if promising else 1 / MARGIN)
+    known = (seconds is None, not promising and name != "vendor", cost)
+    return (
+        found.by_name or work is None,
+        *known,
+        name != "vendor",
+        not found.exact,
+        name == "reference",
+        work or 0,
+        name,
+    )
+
+
+def _estimated(problem: Problem, registered: Sequence[str]) -> str:
+    """The least estimate that is clearly under the vendor's, or the vendor."""
+    names = [name for name in _table().promising(problem) if name in registered and name != "vendor"]
+    if not names:
+        return "vendor"
+    limits = machine.ceilings()
+    own = _table().seconds(problem, "vendor", limits)
+    reasons = _reasons(problem, tuple(registered))
+    able = automatic(problem, [name for name in names if reasons[name] is None])
+    costs = {name: _table().seconds(problem, name, limits) for name in able}
+    clear = {name: cost for name, cost in costs.items() if cost is not None and own and cost * MARGIN <= own}
+    return min(clear, key=lambda name: (clear[name], name), default="vendor")
+
+
+def _fastest(known: Seconds) -> str:
+    """The least time; the vendor, if nothing is clearly under its."""
+    seconds = dict(known)
+    best = min(seconds, key=lambda name: (seconds[name], name))
+    return "vendor" if seconds[best] > TIE * seconds.get("vendor", float("inf")) else best
+
+
+def _known(problem: Problem, registered: tuple[str, ...], threads: int, plain: bool) -> tuple[Seconds, str | None]:
+    """What was measured of those who may serve, now if the rigor says so; else nothing, and why."""
+    policy = problem.policy
+    kept = wisdom.opened(policy.wisdom)
+    if policy.rigor != "frozen" or not kept.opened:
+        kept.refresh()
+    record = kept.find(key(problem, threads)) if plain and (len(kept) or policy.rigor == "measure") else None
+    if record is None and (policy.rigor != "measure" or not plain or not _may_race()):
+        return (), None
+    reasons = _reasons(problem, registered)
+    able = automatic(problem, [name for name, reason in reasons.items() if reason is None])
+    if policy.rigor == "measure" and _may_race() and not set(able) - {"reference"} <= set(record or ()):
+        if reason := _stopped(problem):
+            return _of(able, record), reason
+        record = _raced(problem, able, threads)
+    return _of(able, record), None
+
+
+def _of(able: Sequence[str], record: wisdom.Record | None) -> Seconds:
+    """The record without those who may not serve; nothing, if it lacks a vendor who may."""
+    found = tuple((name, record[name]) for name in able if name in record) if record else ()
+    return found if "vendor" not in able or "vendor" in dict(found) else ()
+
+
+def _may_race() -> bool:
+    """Whether tensors made now are plain ones, and whether they are computed when asked for."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+    )
+
+
+_VARIANTS: OrderedDict[Problem, set[tuple[Any, ...]]] = OrderedDict()
+
+
+def _stopped(problem: Problem) -> str | None:
+    """Why there is no race: the budget is spent, or the same window came with too many sizes."""
+    policy = problem.policy
+    if policy.account.spent >= policy.budget:
+        return SPENT
+    window = replace(problem, batch=1, size=problem.geometry.extent)
+    seen = _VARIANTS.setdefault(window, set())
+    _VARIANTS.move_to_end(window)
+    if len(_VARIANTS) > 4096:
+        _VARIANTS.popitem(last=False)
+    size = (problem.batch, problem.size)
+    if size not in seen and len(seen) >= VARIANTS:
+        return VARIED
+    seen.add(size)
+    return None
+
+
+def _raced(problem: Problem, able: Sequence[str], threads: int) -> wisdom.Record:
+    """A race of all who may serve, the vendor first; the reference only where nobody else may."""
+    policy = problem.policy
+    machine.calibrated()
+    names = [name for name in able if name != "reference"] or list(able)
+    names.sort(key=lambda name: name != "vendor")
+    limit = min(policy.budget / SHARE, policy.budget - policy.account.spent)
+    start = races.perf_counter()
+    record = races.race(problem, names, limit)
+    policy.account.spent += races.perf_counter() - start
+    wisdom.opened(policy.wisdom).keep(key(problem, threads), record)
+    return record
+
+
+def key(problem: Problem, threads: int) -> str:
+    """All that a measurement depends on, as a text."""
+    geometry = problem.geometry
+    axes = [[a.kernel, a.stride, a.dilation, a.before, a.after, a.period] for a in geometry.axes]
+    what = [
+        problem.operation, problem.direction, problem.batch, problem.in_channels, problem.out_channels,
+        problem.size, axes, geometry.groups, problem.divisor, str(problem.dtype), problem.layout,
+    ]  # fmt: skip
+    place = problem.device if problem.device == "cpu" else torch.cuda.get_device_name()
+    where = [place, threads, machine.name(), machine.instructions(), machine.versions()]
+    return json.dumps([what, problem.policy.admits, where], separators=(",", ":"))
+
+
+def _table() -> estimates.Table:
+    return estimates.shipped()
 
 
 def plan(
@@ -157,6 +368,7 @@ def plan(
     output_padding: int | Sequence[int] = 0,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    layout: str = "channels_first",
     direction: str = "forward",
     algorithm: str | None = None,
 ) -> Plan:
@@ -174,13 +386,14 @@ def plan(
         output_padding: See :func:`striate.conv_transpose`.
         dtype: Of the tensors.
         device: Of the tensors.
+        layout: How the input lies in memory, "channels_first" or "channels_last".
         direction: "forward", "input_gradient" or "weight_gradient" of the call; each is planned by itself.
         algorithm: Ask for one by name. As in a call, it must serve the forward direction; a gradient that it refuses is
             planned without it.
 
     Raises:
         GeometryError: The shapes do not fit each other or the window.
-        UnknownNameError: No such direction or algorithm.
+        UnknownNameError: No such direction, layout or algorithm.
         AlgorithmError: The algorithm asked for refuses.
 
     >>> found = plan((2, 3, 9, 9, 9, 9), (4, 3, 3, 3, 3, 3))
@@ -195,6 +408,8 @@ def plan(
         )
     if direction not in DIRECTIONS:
         raise unknown_name("direction", direction, DIRECTIONS)
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS)
     *period, first, second = weight_shape[:-axes]
     size = tuple(x_shape[2:])
     window = Geometry.window(
@@ -213,7 +428,7 @@ def plan(
     if channels != x_shape[1]:
         raise GeometryError(f"weight_shape={tuple(weight_shape)} takes {channels} channels, x has {x_shape[1]}.")
     window.output_size(size)
-    asked = pose(window, x_shape[0], channels, outputs, size, dtype, torch.device(device).type)
+    asked = pose(window, x_shape[0], channels, outputs, size, dtype, torch.device(device).type, layout)
     return getattr(choose_all(asked, algorithm), turn(asked.direction, direction))
 
 
@@ -225,13 +440,14 @@ def pose(
     size: tuple[int, ...],
     dtype: torch.dtype,
     device: str,
+    layout: str = "channels_first",
 ) -> Problem:
     """The problem of a call: a transposed window asks for the input of the convolution that it is the adjoint of."""
     if not window.transposed:
-        return Problem("convolution", window, batch, channels, outputs, size, dtype, device)
+        return Problem("convolution", window, batch, channels, outputs, size, dtype, device, layout=layout)
     return Problem(
         "convolution", window.adjoint(), batch, outputs, channels, window.output_size(size), dtype, device,
-        direction="input_gradient",
+        direction="input_gradient", layout=layout,
     )  # fmt: skip
 
 

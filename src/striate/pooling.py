@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, isfinite, prod
@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from .borders import laid_like
-from .computing import ALGORITHMS, Problem, find, passes, pools
+from .computing import ALGORITHMS, Problem, find, layout_of, passes, pools
 from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen, per_axis
 from .graphs import fixed, whole
 from .planning import choose
+from .policy import current
 from .reductions import Planned, largest, places, select, total
 from .taps import counts, require_real_reads
+from .wisdom import CHANGES
 
+POOLINGS = tuple(ALGORITHMS[operation] for operation in ("maximum", "switches", "sum"))
 MAX_POOL = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 
 
@@ -64,6 +67,9 @@ def max_pool(
     tensor([[[[4., 5.],
               [7., 8.]]]])
     """
+    kernel, stride, padding, dilation = _numbers(kernel, stride, padding, dilation)
+    if not return_switches and (bound := own("max_pool", x, kernel, stride, padding, dilation, ceil, False)):
+        return bound(x)
     if x.is_complex():
         raise GeometryError(f"max_pool: x is {x.dtype}; complex numbers have no largest, pool x.abs() instead.")
     facts, batched = _enter("max_pool", x, kernel, stride, padding, dilation, ceil, "maximum", return_switches)
@@ -107,6 +113,9 @@ def avg_pool(
     >>> avg_pool(torch.tensor([[[1.0, 2.0, 6.0]]]), 3, stride=1, padding=1)
     tensor([[[1.5000, 3.0000, 4.0000]]])
     """
+    kernel, stride, padding, dilation = _numbers(kernel, stride, padding, dilation)
+    if divisor is None and (bound := own("avg_pool", x, kernel, stride, padding, dilation, ceil, count_padding)):
+        return bound(x)
     _require_fractions("avg_pool", x, "a mean")
     facts, batched = _enter("avg_pool", x, kernel, stride, padding, dilation, ceil)
     require_divisor("avg_pool", "divisor", divisor)
@@ -301,7 +310,7 @@ class _Call:
     """One pooling call, checked: everything but the tensors.
 
     Args:
-        problem: The forward problem. It knows nothing of batch and channels, which all poolings take one by one.
+        problem: The forward problem.
         vendor: Whether PyTorch's own call, with its own derivatives, is what the plans of all directions say.
         options: Kernel, stride, padding, dilation and ceil of PyTorch's call as the caller declared the window; None
             where PyTorch would not take it.
@@ -347,6 +356,59 @@ def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
     return (sums / windows).to(x.dtype)
 
 
+def _numbers(*given: Any) -> tuple[Any, ...]:
+    """Options as they are looked up: 2 is not to be found as 2.0, nor in a tuple."""
+    if all([type(one) is int or one is None for one in given]):
+        return given
+    return tuple(map(frozen, ("kernel", "stride", "padding", "dilation"), given))
+
+
+Own = Callable[[Tensor], Tensor]
+
+
+def own(name: str, x: Tensor, *options: Any) -> Own | None:
+    """PyTorch's own call with PyTorch's own derivatives, bound to its options, where the plans say so: one look-up."""
+    if type(x) is not Tensor or torch._C._get_tracing_state() is not None:
+        return None
+    state = (current(), CHANGES.count, torch.get_num_threads(), *map(len, POOLINGS))
+    try:
+        return _owned(name, x.shape, x.dtype, x.device, layout_of(x), state, *options)
+    except TypeError:  # a compiler leaves a size open
+        return None
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _owned(
+    name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device, layout: str, state: Any,
+    kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: Any, count_padding: Any,
+) -> Own | None:  # fmt: skip
+    """Whatever does not fit is None here, and an error in its own words on the long way."""
+    axes = len(shape) - 2
+    fits = axes >= 1 and (not isinstance(kernel, tuple) or len(kernel) == axes)
+    if not (fits and dtype.is_floating_point):
+        return None
+    x = torch.empty(shape, dtype=dtype, device="meta")
+    operation = "maximum" if name == "max_pool" else "sum"
+    try:
+        facts, _ = _enter(
+            name, x, kernel, stride, padding, dilation, ceil, operation, device=device.type, layout=layout
+        )
+        call = _bind(*facts)
+    except GeometryError:
+        return None
+    if call.options is None or call.problem.batch != shape[0]:
+        return None
+    window = [n[0] if isinstance(n, list) and len(set(n)) == 1 else n for n in call.options[:4]]
+    size, step, rows, holes, up = *window, bool(ceil)
+    if name == "avg_pool":
+        mean, padded = pools.AVG_POOL[len(call.problem.size)], bool(count_padding)
+        return lambda x: mean(x, size, step, rows, up, padded)
+    largest_of = MAX_POOL[len(call.problem.size)]
+    if len(call.problem.size) == 3:  # in another memory, a window of nothing but -inf is pointed out of
+        return lambda x: largest_of(x.contiguous(), size, step, rows, holes, up)
+    return lambda x: largest_of(x, size, step, rows, holes, up)
+
+
 def _require_fractions(name: str, x: Tensor, what: str) -> None:
     if not (x.is_floating_point() or x.is_complex()):
         raise GeometryError(f"{name}: x is {x.dtype}; {what} needs floating-point numbers, as in x.float().")
@@ -362,8 +424,10 @@ def _enter(
     ceil: bool,
     operation: str = "sum",
     return_switches: bool = False,
+    device: str | None = None,
+    layout: str | None = None,
 ) -> tuple[tuple[Any, ...], Tensor]:
-    """What a call is bound by, and x with a batch."""
+    """What a call is bound by, and x with a batch; device and layout are those of x, unless others are given."""
     kernel = frozen("kernel", kernel)
     axes = len(kernel) if isinstance(kernel, tuple) else x.dim() - 2
     if axes < 1 or x.dim() not in (axes + 1, axes + 2):
@@ -373,9 +437,12 @@ def _enter(
         )
     stride = kernel if stride is None else frozen("stride", stride)
     options = (kernel, stride, frozen("padding", padding), frozen("dilation", dilation))
-    policy = (x.dtype, x.device.type, torch.are_deterministic_algorithms_enabled(), _registered())
-    whole_call = (name, operation, axes, tuple(x.shape[-axes:]), *options, bool(ceil), *policy)
-    return _known(whole_call, return_switches), x if x.dim() == axes + 2 else x.unsqueeze(0)
+    batched = x if x.dim() == axes + 2 else x.unsqueeze(0)
+    planes = tuple(1 if isinstance(n, torch.SymInt) else int(n) for n in batched.shape[:2])
+    state = (current(), CHANGES.count, torch.get_num_threads(), torch.compiler.is_compiling(), _registered())
+    where = (x.dtype, device or x.device.type, layout or layout_of(batched), planes, state)
+    whole_call = (name, operation, axes, tuple(x.shape[-axes:]), *options, bool(ceil), *where)
+    return _known(whole_call, return_switches), batched
 
 
 def _known(facts: tuple[Any, ...], return_switches: bool) -> tuple[Any, ...]:
@@ -399,7 +466,7 @@ def _leave(y: Tensor, x: Tensor, batched: Tensor) -> Tensor:
 
 
 def _registered() -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(ALGORITHMS[operation]) for operation in ("maximum", "switches", "sum"))
+    return tuple(map(tuple, POOLINGS))
 
 
 @lru_cache(maxsize=512, typed=True)
@@ -415,17 +482,21 @@ def _bind(
     ceil: bool,
     dtype: torch.dtype,
     device: str,
-    deterministic: bool,
-    registered: tuple[tuple[str, ...], ...],
+    layout: str,
+    planes: tuple[int, int],
+    state: tuple[Any, ...],
 ) -> _Call:
-    """The call as it is checked and planned, among the algorithms registered by now."""
+    """The call as it is checked and planned, among the algorithms registered by now; ``state`` is what plans go by."""
     window = _window(name, axes, size, kernel, stride, padding, dilation, ceil)
-    problem = Problem(operation, window.geometry, 1, 1, 1, size, dtype, device)
+    batch, channels = planes
+    problem = Problem(
+        operation, window.geometry, batch, channels, channels, size, dtype, device, layout=layout, policy=state[0]
+    )
     backward = {"maximum": "switches", "sum": "sum"}[operation]
     asked = [problem, replace(problem, operation=backward, direction="input_gradient")]
     vendor = {choose(one).algorithm for one in asked} == {"vendor"}
     # PyTorch's gradient of a maximum on other devices refuses to run where the caller wants determinism.
-    vendor = vendor and not (deterministic and operation == "maximum" and device not in pools.ORDERED)
+    vendor = vendor and not (state[0].deterministic and operation == "maximum" and device not in pools.ORDERED)
     declared = window.declared.axes
     options = tuple([getattr(a, field) for a in declared] for field in ("kernel", "stride", "before", "dilation"))
     plain = vendor and pools.plain_padding(declared)

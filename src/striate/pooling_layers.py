@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .adaptive import adaptive_avg_pool, adaptive_max_pool, max_unpool, maxout
@@ -17,6 +18,7 @@ from .pooling import (
     gaussian_pool,
     lp_pool,
     max_pool,
+    own,
     require_count,
     require_deviation,
     require_divisor,
@@ -92,6 +94,10 @@ class MaxPool(_Pool):
 
     def forward(self, x: Tensor) -> Any:
         """``(N, C, *spatial)`` to ``(N, C, *out)``."""
+        if not self.return_indices and not torch.compiler.is_dynamo_compiling():
+            window = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, False)
+            if bound := own("max_pool", x, *window):
+                return bound(x)
         return max_pool(self.check(x), self.kernel_size, **self.window(), return_switches=self.return_indices)
 
 
@@ -133,6 +139,10 @@ class AvgPool(_Pool):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, C, *out)``."""
+        if self.divisor_override is None and not torch.compiler.is_dynamo_compiling():
+            numbers = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+            if bound := own("avg_pool", x, *numbers, self.count_include_pad):
+                return bound(x)
         window = self.window() | {"count_padding": self.count_include_pad, "divisor": self.divisor_override}
         return avg_pool(self.check(x), self.kernel_size, **window)
 

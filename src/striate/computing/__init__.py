@@ -16,11 +16,25 @@ from . import (
     triton_windows,
     winograd,
 )
-from .interface import ALGORITHMS, DIRECTIONS, Algorithm, Base, Problem, algorithms, as_given, autocasts, find, register
+from .interface import (
+    ALGORITHMS,
+    DIRECTIONS,
+    LAYOUTS,
+    Algorithm,
+    Base,
+    Problem,
+    algorithms,
+    as_given,
+    autocasts,
+    find,
+    layout_of,
+    register,
+)
 
 __all__ = [
     "ALGORITHMS",
     "DIRECTIONS",
+    "LAYOUTS",
     "Algorithm",
     "Base",
     "Problem",
@@ -30,6 +44,7 @@ __all__ = [
     "fft",
     "find",
     "im2col",
+    "layout_of",
     "native",
     "native_channels",
     "native_pools",

@@ -41,6 +41,11 @@ class Im2col(Base):
         axes = len(problem.size)
         return None if axes <= 16 else f"the window has {axes} spatial axes; the product has letters for 16."
 
+    def workspace(self, problem: Problem) -> int:
+        """The columns of one box."""
+        columns = problem.batch * problem.in_channels * prod(problem.geometry.kernel) * prod(problem.output_size)
+        return min(COLUMN_BYTES, columns * accumulator(problem.dtype).itemsize)
+
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         wide = accumulator(first.dtype)
         other = first.new_zeros(0) if second is None else second

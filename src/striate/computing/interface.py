@@ -13,9 +13,11 @@ from torch import Tensor
 from .. import cost, gradients
 from ..errors import AlgorithmError, unknown_name
 from ..geometry import Geometry
+from ..policy import Policy, current
 
 DIRECTIONS = ("forward", "input_gradient", "weight_gradient")
 OPERATIONS = ("convolution", "maximum", "switches", "sum")
+LAYOUTS = ("channels_first", "channels_last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Problem:
         divisor: What each window sum is divided by.
         direction: What is solved for: "forward" the output; "input_gradient" the input, given output and weights;
             "weight_gradient" the weights, given input and output. The other numbers stay those of the forward window.
+        layout: How the first operand lies in memory, "channels_first" or "channels_last".
+        policy: What its plan goes by.
     """
 
     operation: str
@@ -48,6 +52,17 @@ class Problem:
     device: str = "cpu"
     divisor: int = 1
     direction: str = "forward"
+    layout: str = "channels_first"
+    policy: Policy = field(default_factory=current, repr=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        geometry = (self.operation, self.geometry, self.batch, self.in_channels, self.out_channels, self.size)
+        rest = (self.dtype, self.device, self.divisor, self.direction, self.layout, self.policy)
+        object.__setattr__(self, "_hash", hash((*geometry, *rest)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def output_size(self) -> tuple[int, ...]:
@@ -79,6 +94,14 @@ def as_given(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
 
 
+def layout_of(x: Tensor) -> str:
+    """How a tensor ``(N, C, *spatial)`` lies in memory; where both would be true, or neither, channels stand first."""
+    if x.is_contiguous() or x.dim() < 4:
+        return LAYOUTS[0]
+    steps = x.stride()
+    return LAYOUTS[1] if steps[1] == 1 and min(steps[2:]) > 1 else LAYOUTS[0]
+
+
 class Algorithm(Protocol):
     """One way of computing an operation, in one or more of its directions.
 
@@ -100,14 +123,30 @@ class Algorithm(Protocol):
     def exact(self) -> bool:
         """Whether it only sums the products of the definition, in some order.
 
-        Then sums of whole numbers are exact, and a NaN or infinity reaches those outputs alone that read it. A plan
-        takes an algorithm that works otherwise only when asked for it by name.
+        Then sums of whole numbers are exact, and a NaN or infinity reaches those outputs alone that read it.
         """
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it gives the same bits on every run."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether plans take it only when asked for it by name."""
+
+    def error(self, problem: Problem) -> float:
+        """The expected largest error in float32 over the output's root mean square; 0 for what is exact.
+
+        A plan takes an algorithm only where the tolerance admits that.
+        """
+
+    def workspace(self, problem: Problem) -> int:
+        """Bytes that it uses besides its operands and its result."""
 
     def estimate(self, problem: Problem) -> int | None:
         """Multiply-adds (reads, for a pooling) that this algorithm does, or None if that depends on the values.
 
-        The plan compares them, and takes an algorithm whose work is unknown only when asked for it by name.
+        A plan turns them into seconds, and takes an algorithm whose work is unknown only when asked for it by name.
         """
 
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
@@ -125,9 +164,17 @@ class Base:
     """What most algorithms share: exact sums, no refusal, the plain amount of work and nothing to prepare."""
 
     exact = True
+    deterministic = True
+    by_name = False
 
     def refuses(self, problem: Problem) -> str | None:
         return None
+
+    def error(self, problem: Problem) -> float:
+        return 0.0 if self.exact else 1e-6
+
+    def workspace(self, problem: Problem) -> int:
+        return 0
 
     def estimate(self, problem: Problem) -> int | None:
         return problem.work

@@ -35,8 +35,17 @@ def overlap(geometry: Geometry) -> bool:
     return any(lcm(axis.stride, axis.dilation) // axis.dilation < axis.kernel for axis in geometry.axes)
 
 
+def _planes(problem: Problem) -> int:
+    """Maps that are pooled one by one."""
+    return problem.batch * problem.in_channels
+
+
 class _Pooling(Base):
     directions: tuple[str, ...] = ("forward",)
+    copies = 0  # of the input, made on the way
+
+    def workspace(self, problem: Problem) -> int:
+        return self.copies * _planes(problem) * prod(problem.size) * problem.dtype.itemsize
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.direction in self.directions:
@@ -273,8 +282,10 @@ class WindowConvolution(_Vendor):
 class SeparableSwitches(_Pooling):
     """Row by row, then over the rows: the first row that holds the largest value, and there the first place."""
 
+    copies = 8
+
     def estimate(self, problem: Problem) -> int:
-        return 4 * passes.work(problem.geometry, problem.size, passes.slide_work)
+        return 4 * _planes(problem) * passes.work(problem.geometry, problem.size, passes.slide_work)
 
     def run(self, x: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         return self.pairs(x, problem)[1]
@@ -297,8 +308,10 @@ class SeparableSwitches(_Pooling):
 class SeparableMaximum(_Pooling):
     """The maximum of maxima, one axis after another."""
 
+    copies = 3
+
     def estimate(self, problem: Problem) -> int:
-        return passes.work(problem.geometry, problem.size, passes.slide_work)
+        return _planes(problem) * passes.work(problem.geometry, problem.size, passes.slide_work)
 
     def run(self, x: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         for number in reversed(range(len(problem.size))):
@@ -320,8 +333,10 @@ def _real(values: Values, dim: int, axis: Axis, size: int, outputs: int) -> Valu
 class VanHerk(_Pooling):
     """Running maxima over blocks, from both ends: the same work for every kernel size."""
 
+    copies = 4
+
     def estimate(self, problem: Problem) -> int:
-        return 5 * passes.work(problem.geometry, problem.size, passes.scan_work) // 2
+        return 5 * _planes(problem) * passes.work(problem.geometry, problem.size, passes.scan_work) // 2
 
     def run(self, x: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         lowest = -torch.inf if x.is_floating_point() else 0 if x.dtype == torch.bool else torch.iinfo(x.dtype).min
@@ -336,10 +351,12 @@ class SeparableSum(_Pooling):
     """The sum of sums, one axis after another; backwards the same over the outputs, ``stride`` apart."""
 
     directions = BOTH
+    copies = 4
     along = staticmethod(passes.slide_work)
 
     def estimate(self, problem: Problem) -> int:
-        return passes.work(problem.geometry, problem.size, self.along, backward=problem.direction == "input_gradient")
+        backward = problem.direction == "input_gradient"
+        return _planes(problem) * passes.work(problem.geometry, problem.size, self.along, backward=backward)
 
     def run(self, x: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         total = x.to(accumulator(x.dtype))

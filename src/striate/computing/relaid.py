@@ -27,7 +27,16 @@ def _refusal(problem: Problem) -> str | None:
     return VENDOR.refuses(problem)
 
 
-class ChannelsLast(Base):
+class Relaid(Base):
+    """What these share: they copy the operands and the result."""
+
+    def workspace(self, problem: Problem) -> int:
+        maps = problem.in_channels * prod(problem.size) + problem.out_channels * prod(problem.output_size)
+        weights = prod(problem.geometry.weight_shape(problem.in_channels, problem.out_channels))
+        return (problem.batch * maps + weights) * problem.dtype.itemsize
+
+
+class ChannelsLast(Relaid):
     """The same call with the channels of both operands side by side in memory, which is what oneDNN likes best."""
 
     def refuses(self, problem: Problem) -> str | None:
@@ -56,13 +65,16 @@ class As2d(ChannelsLast):
         return super().run(first.unsqueeze(2), second, _flat(problem)).squeeze(2)
 
 
-class InFloat32(Base):
+class InFloat32(Relaid):
     """16-bit numbers computed in float32 and rounded once: on CPUs without 16-bit units far faster, and closer."""
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.dtype not in (torch.float16, torch.bfloat16) or problem.device != "cpu":
             return f"the tensors are {problem.dtype} on {problem.device}; it needs float16 or bfloat16 on the CPU."
         return _refusal(problem)
+
+    def workspace(self, problem: Problem) -> int:
+        return 2 * super().workspace(problem)
 
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
         return second.float()
@@ -71,7 +83,7 @@ class InFloat32(Base):
         return VENDOR.run(first.float(), second, replace(problem, dtype=torch.float32)).to(first.dtype)
 
 
-class DilationSplit(Base):
+class DilationSplit(Relaid):
     """A dilated window as dense windows over the phases of the input (space to batch).
 
     With ``q = dilation / gcd(stride, dilation)``, the outputs ``q m + j`` of one phase ``j < q`` read
@@ -105,7 +117,7 @@ class DilationSplit(Base):
         return _input_of_phases(solved, problem) if from_output else _output_of_phases(solved, problem)
 
 
-class StrideSplit(Base):
+class StrideSplit(Relaid):
     """A strided window as a sum of windows of stride 1 over the phases of the input and of the kernel.
 
     With ``n = stride / gcd(stride, dilation)``, the taps ``n u + v`` of one phase ``v < n`` read

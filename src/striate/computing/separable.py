@@ -33,6 +33,7 @@ class Separable(Base):
     """
 
     exact = False
+    by_name = True
 
     def refuses(self, problem: Problem) -> str | None:
         axes = len(problem.size)

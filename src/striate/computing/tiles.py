@@ -109,6 +109,16 @@ class Tiled(Base, ABC):
 
     exact = False
 
+    def workspace(self, problem: Problem) -> int:
+        """The spectra of one part, the transformed kernels, and the tiles joined."""
+        tiling, wide = self.tiling(problem), accumulator(problem.dtype).itemsize
+        whole = _numbers(problem, tiling, problem.batch)
+        pairs = whole["g"] * whole["o"] * whole["c"]
+        columns = problem.batch * prod(tiling.counts) * whole["g"] * (whole["o"] + whole["c"])
+        wanted = PRODUCTS[problem.direction][2]
+        spectra = min(BYTES, (columns + pairs) * self._each(problem))
+        return spectra + wide * prod(_joined_shape(wanted, problem.batch, problem, tiling))
+
     @abstractmethod
     def tiling(self, problem: Problem) -> Tiling:
         """How the problem is cut."""

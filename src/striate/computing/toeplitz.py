@@ -20,6 +20,7 @@ class Toeplitz(Base):
     """
 
     exact = False
+    by_name = True
 
     def refuses(self, problem: Problem) -> str | None:
         if problem.direction == "weight_gradient":

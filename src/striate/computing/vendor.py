@@ -77,6 +77,7 @@ def bind(window: Geometry) -> Call:
     both, uneven = even(axes)
     function = CONV[len(axes)]
     stride, dilation, groups = steps.values()
+    stride, dilation, both = map(_brief, (stride, dilation, both))
     if any(map(any, uneven)):
         return lambda x, weight, bias: function(pad(x, uneven), weight, bias, stride, both, dilation, groups)
     return lambda x, weight, bias: function(x, weight, bias, stride, both, dilation, groups)
@@ -96,6 +97,11 @@ def _bind_transposed(window: Geometry, steps: dict[str, Any]) -> Call:
         return whole if bias is None else whole + bias.view(-1, *(1 for _ in axes))
 
     return cropped
+
+
+def _brief(numbers: list[int]) -> int | list[int]:
+    """One number where all axes have the same: PyTorch reads it in less time."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def _steps(window: Geometry) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""What this machine can do at best: its matrix products and its copies, measured once. Estimates are scaled by it."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from . import wisdom
+
+ROWS = {torch.float32: 768, torch.float64: 768, torch.bfloat16: 192, torch.float16: 192}  # of the matrices
+COPIED = 2**25  # bytes: more than caches hold
+SHARE = 0.12  # seconds for each of the figures
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """Limits of a machine with a number of threads.
+
+    Args:
+        operations: Floating-point operations a second of matrix products, by the name of the type.
+        bandwidth: Bytes a second that a copy reads and writes.
+        measured: Whether they are this machine's own.
+    """
+
+    operations: dict[str, float]
+    bandwidth: float
+    measured: bool
+
+    def seconds(self, dtype: torch.dtype, multiply_adds: float, moved: float) -> float:
+        """The least time for so many multiply-adds and bytes."""
+        name = str(dtype).removeprefix("torch.")
+        return max(2 * multiply_adds / self.operations.get(name, self.operations["float32"]), moved / self.bandwidth)
+
+
+# A core of a server of 2023. Estimates compare algorithms with each other, so that ratios matter and seconds less.
+SHIPPED = Ceilings(
+    {"float32": 1.4e11, "float64": 7e10, "bfloat16": 1.4e11, "float16": 7e10}, bandwidth=1.4e10, measured=False
+)
+
+
+@lru_cache(maxsize=1)
+def name() -> str:
+    """The processor in the words of its maker."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:  # another system than Linux
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def instructions() -> str:
+    """The instructions that PyTorch's kernels, and those of Striate, choose by."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+@lru_cache(maxsize=1)
+def halves() -> str:
+    """Which arithmetic of 16-bit numbers the processor has: what is fast in those types depends on little else."""
+    cpu = torch.cpu
+    found = {
+        "AVX-512 BF16": cpu._is_avx512_bf16_supported(),
+        "AMX BF16": cpu._is_amx_tile_supported(),
+        "AMX FP16": cpu._is_amx_fp16_supported(),
+    }
+    return ", ".join(name for name, has in found.items() if has) or "none"
+
+
+@lru_cache(maxsize=1)
+def versions() -> str:
+    """Those of Striate and PyTorch, whose kernels a measurement is of."""
+    return f"striate {metadata.version('striate')}, torch {torch.__version__}"
+
+
+def ceilings() -> Ceilings:
+    """Of this machine, if they were measured with as many threads; else the shipped ones, which cost no time."""
+    kept = wisdom.opened()
+    kept.refresh()
+    found = kept.find(_key())
+    return SHIPPED if found is None else _ceilings(found)
+
+
+def calibrate(clock: Callable[[], float] = perf_counter) -> Ceilings:
+    """Measure them, in about a second, and keep them with what is known of this machine."""
+    found = {
+        str(dtype).removeprefix("torch."): _rate(_product(dtype, n), 2.0 * n**3, clock) for dtype, n in ROWS.items()
+    }
+    source = torch.zeros(COPIED // 4)
+    target = torch.empty_like(source)
+    found["bandwidth"] = _rate(lambda: target.copy_(source), 2.0 * COPIED, clock)
+    wisdom.opened().keep(_key(), found)
+    return _ceilings(found)
+
+
+def calibrated() -> Ceilings:
+    """Of this machine: as they were measured, or else measured now."""
+    known = ceilings()
+    return known if known.measured else calibrate()
+
+
+def _key() -> str:
+    return f"ceilings: {name()}, {instructions()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _ceilings(found: dict[str, float]) -> Ceilings:
+    operations = {name: rate for name, rate in found.items() if name != "bandwidth"}
+    return Ceilings({"float32": SHIPPED.operations["float32"]} | operations, found["bandwidth"], measured=True)
+
+
+def _product(dtype: torch.dtype, rows: int) -> Callable[[], object]:
+    matrix = torch.ones(rows, rows, dtype=dtype)
+    return lambda: matrix @ matrix
+
+
+def _rate(run: Callable[[], object], amount: float, clock: Callable[[], float]) -> float:
+    """The amount over the shortest of several runs, the first of which warms up."""
+    run()
+    best, end = float("inf"), clock() + SHARE
+    while True:
+        start = clock()
+        run()
+        stop = clock()
+        best = min(best, stop - start)
+        if stop >= end:
+            return amount / max(best, 1e-9)

@@ -1,0 +1,164 @@
+"""Candidates timed side by side, on random tensors of a problem's shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .borders import LAST
+from .computing import Problem, as_given, find
+
+HOPELESS = 3.0  # times the best, after one run
+ROUNDS = 7
+STINT = 1e-3  # seconds that one candidate runs in one round, or once
+VISIBLE = 2.0  # seconds after which a bar shows how far the races are
+
+Clock = Callable[[], float]
+
+
+def race(
+    problem: Problem, names: Sequence[str], limit: float, clock: Clock = perf_counter, rounds: int = ROUNDS
+) -> dict[str, float]:
+    """Seconds that each algorithm takes: the least of interleaved rounds.
+
+    The first round warms up and is timed once more; who is three times slower than the best then runs no more. The
+    others go on in turn until the limit, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        problem: What they compute.
+        names: Who races; each must serve the problem.
+        limit: Seconds for all of it. Every candidate runs at least once, and within the limit once more.
+        clock: Tells seconds.
+        rounds: At most so many, after the first.
+
+    Returns:
+        The seconds of all who ran, in the order of the names.
+    """
+    start = clock()
+    bar = Bar(len(names) * (1 + rounds), f"timing {problem.operation}, {problem.direction}", clock)
+    with bar, torch.no_grad(), as_given(problem.device), torch.random.fork_rng(devices=[]):
+        operands = tensors(problem)
+        runs = {name: _run(name, problem, *operands) for name in names}
+        best: dict[str, float] = {}
+        for name, run in runs.items():
+            best[name] = _timed(run, problem.device, 1, clock)
+            bar.advance()
+            if best[name] <= HOPELESS * min(best.values()) and clock() - start < limit:
+                best[name] = min(best[name], _timed(run, problem.device, 1, clock))
+        fastest = min(best.values())
+        racing = [name for name in names if best[name] <= HOPELESS * fastest]
+        repeats = max(1, int(STINT / max(fastest, 1e-7)))
+        for _ in range(rounds if len(racing) > 1 else 0):
+            if clock() - start >= limit:
+                break
+            for name in racing:
+                best[name] = min(best[name], _timed(runs[name], problem.device, repeats, clock))
+                bar.advance()
+    return best
+
+
+def _run(name: str, problem: Problem, first: Tensor, second: Tensor | None) -> Callable[[], object]:
+    algorithm = find(problem.operation, name)
+    prepares = problem.operation == "convolution" and second is not None
+
+    def run() -> object:
+        prepared = algorithm.prepare(second, problem) if prepares and second is not None else second
+        found = algorithm.run(first, prepared, problem)
+        return found if problem.direction == "weight_gradient" else like(found, problem)
+
+    return run
+
+
+def like(found: Tensor, problem: Problem) -> Tensor:
+    """A map in the memory layout that the caller is given."""
+    last = LAST.get(found.dim())
+    if last is None:
+        return found
+    return found.contiguous(memory_format=last if problem.layout == "channels_last" else torch.contiguous_format)
+
+
+def _timed(run: Callable[[], object], device: str, repeats: int, clock: Clock) -> float:
+    _finish(device)
+    start = clock()
+    for _ in range(repeats):
+        run()
+    _finish(device)
+    return (clock() - start) / repeats
+
+
+def _finish(device: str) -> None:
+    """Wait for a device that computes on while Python goes on."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def tensors(problem: Problem) -> tuple[Tensor, Tensor | None]:
+    """Random operands as the problem says, never a user's own."""
+    geometry = problem.geometry
+    pooling = problem.operation != "convolution"
+    outputs = problem.in_channels if pooling else problem.out_channels
+    result = (problem.batch, outputs, *problem.output_size)
+    maps = (problem.batch, problem.in_channels, *problem.size)
+    if pooling:
+        first = _random(result if problem.direction == "input_gradient" else maps, problem)
+        switches = problem.operation == "switches" and problem.direction == "input_gradient"
+        return first, _switches(problem) if switches else None
+    weight = geometry.weight_shape(problem.in_channels, problem.out_channels)
+    shapes = {"forward": (maps, weight), "input_gradient": (result, weight), "weight_gradient": (maps, result)}
+    first_shape, second_shape = shapes[problem.direction]
+    second = _random(second_shape, problem if problem.direction == "weight_gradient" else None, problem.dtype)
+    return _random(first_shape, problem), second.to(problem.device)
+
+
+def _switches(problem: Problem) -> Tensor:
+    forward = replace(problem, direction="forward", dtype=torch.float32)
+    able = (name for name in ("vendor", "separable", "reference") if find("switches", name).refuses(forward) is None)
+    found = find("switches", next(able))
+    maps = _random((problem.batch, problem.in_channels, *problem.size), forward)
+    return found.run(maps, None, forward)
+
+
+def _random(shape: Sequence[int], problem: Problem | None, dtype: torch.dtype | None = None) -> Tensor:
+    """Uniform numbers; whole ones for types of whole numbers."""
+    wanted = dtype if problem is None else problem.dtype
+    place = "cpu" if problem is None else problem.device
+    values = torch.rand(tuple(shape), device=place).to(wanted or torch.float32)
+    last = LAST.get(values.dim())
+    if problem is None or last is None or problem.layout == "channels_first":
+        return values
+    return values.contiguous(memory_format=last)
+
+
+class Bar:
+    """How far a race is, shown on a terminal once it takes over two seconds."""
+
+    def __init__(self, total: int, what: str, clock: Clock) -> None:
+        self.total, self.what, self.clock = total, what, clock
+        self.done, self.start = 0, clock()
+        self.shown: Any = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.shown is not None:
+            self.shown.stop()
+
+    def advance(self) -> None:
+        """One more run is done."""
+        self.done += 1
+        if self.shown is None and self.clock() - self.start > VISIBLE:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            console = Console(stderr=True)
+            self.shown = Progress(console=console, transient=True, disable=not console.is_terminal)
+            self.task = self.shown.add_task(self.what, total=self.total)
+            self.shown.start()
+        if self.shown is not None:
+            self.shown.update(self.task, completed=self.done)
