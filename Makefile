@@ -8,7 +8,7 @@ help:
 	@echo "make demo    install into .venv, train LeNet-5 on the bundled pictures, show where the report is"
 	@echo "make test    every check: style, types, tests, doctests, the code of the README and docs"
 	@echo "make sanitize the laws over kernels built with address and undefined-behaviour sanitizers"
-	@echo "make bench   measure training speed against a plain torch loop, side by side"
+	@echo "make bench   measure layers and training speed against PyTorch, side by side"
 	@echo "make clean   remove .venv, caches and runs/"
 
 $(BIN)/python:
@@ -42,6 +42,7 @@ sanitize: .venv/.installed-dev
 		tests/test_laws.py $(wildcard tests/test_native*.py)
 
 bench: .venv/.installed-dev
+	$(BIN)/striate bench
 	$(BIN)/python benchmarks/training.py
 
 clean:

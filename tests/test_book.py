@@ -42,7 +42,7 @@ BOOK = [
         "batches",
     ),  # IV   networks
     *("images", "datasets", "metrics", "options", "checkpoint", "prediction", "training"),  # V    data and training
-    *("rendering", "pictures", "report", "showing", "runs", "cli"),  # VI   seeing, and the ways in
+    *("rendering", "pictures", "report", "showing", "runs", "benchmark", "cli"),  # VI   seeing, and the ways in
 ]
 ON_PAPER = BOOK[: BOOK.index("graphs")]
 COMPUTING = [
@@ -67,6 +67,9 @@ COMPUTING = [
     "native_winograd",
     "__init__",
 ]
+
+BENCHMARK = ["suite", "machine", "peers", "jax_ways", "truth", "contest", "results", "page"]
+SECTIONS = [*COMPUTING[:-1], *BENCHMARK, "__init__"]
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 COVER = PACKAGE / "__init__.py"
@@ -125,7 +128,7 @@ def wrong_imports(package: Path, book: list[str], computing: list[str]) -> list[
 
 
 def test_a_module_imports_only_from_earlier_ones() -> None:
-    assert wrong_imports(PACKAGE, BOOK, COMPUTING) == []
+    assert wrong_imports(PACKAGE, BOOK, SECTIONS) == []
 
 
 PAGES = {
@@ -171,6 +174,7 @@ def test_every_module_stands_in_the_book_and_every_page_exists() -> None:
     chapters = {dotted(path, PACKAGE)[0] for path in SOURCES} - {"__init__"}
     assert sorted(BOOK) == sorted(chapters)
     assert sorted(COMPUTING) == sorted(path.stem for path in (PACKAGE / "computing").glob("*.py"))
+    assert sorted([*BENCHMARK, "__init__"]) == sorted(path.stem for path in (PACKAGE / "benchmark").glob("*.py"))
 
 
 def test_only_the_cover_imports_by_name() -> None:

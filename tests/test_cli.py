@@ -13,7 +13,7 @@ import pytest
 import striate
 from striate import cli
 
-VERBS = ("describe", "plan", "train", "evaluate", "predict", "show", "zoo")
+VERBS = ("describe", "plan", "train", "evaluate", "predict", "show", "bench", "zoo")
 
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:

@@ -17,6 +17,7 @@ BUILT_IN_PARENTS = [
     ("CheckpointError", ValueError),
     ("OutputError", OSError),
     ("TrainingError", ArithmeticError),
+    ("WrongResultError", ArithmeticError),
     ("OutputError", OSError),
     ("TrainingError", ArithmeticError),
 ]

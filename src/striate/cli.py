@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -254,6 +255,49 @@ def show(
     _show([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
 
 
+@verb("striate bench --quick")
+def bench(
+    only: Annotated[str | None, typer.Option(help="Only layers whose name or family this pattern finds.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few layers, briefly: about a minute.")] = False,
+    threads: Annotated[str, typer.Option(help="1, all, both, or a number.")] = "1",
+    directions: Annotated[
+        str | None, typer.Option(help="Some of forward,input_gradient,weight_gradient,step.  [all]")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64.")] = "float32",
+    rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every contender.  [7, quick 5]")] = None,
+    shared: Annotated[bool, typer.Option("--shared", help="Count processor time: others use the machine too.")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Let torch.compile take part; slow.")] = False,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers into this file.")] = None,
+    page: Annotated[str | None, typer.Option("--write", help="Write a Markdown page with a picture here.")] = None,
+) -> None:
+    """Measure published layers against the best of PyTorch's ways; nothing if a result is wrong."""
+    import torch
+
+    from . import benchmark, files
+
+    types = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float64")}
+    if dtype not in types:
+        raise OptionError(f"--dtype {dtype}: expected one of {', '.join(types)}.")
+    counts = _threads(threads)
+    if shared and counts != (1,):
+        raise OptionError(f"--shared --threads {threads}: processor time is that of one thread; leave one of them out.")
+    effort = benchmark.QUICK if quick else benchmark.Effort()
+    clock = time.process_time if shared else time.perf_counter
+    with _progress() as (bar, _):
+        found = benchmark.run(
+            benchmark.selected(only, quick=quick),
+            threads=counts,
+            measurements=directions.split(",") if directions else benchmark.MEASUREMENTS,
+            dtype=types[dtype], compiled=compiled, progress=bar,
+            effort=benchmark.Effort(rounds or effort.rounds, effort.seconds, clock),
+        )  # fmt: skip
+    if json_file:
+        files.write(Path(json_file), (json.dumps(found, indent=1) + "\n").encode())
+    if page:
+        benchmark.write(found, Path(page))
+    typer.echo(benchmark.text(found))
+
+
 @verb("striate zoo lenet5")
 def zoo(
     name: Annotated[str | None, typer.Argument(help="Print the text of this network.")] = None, as_json: AsJson = False
@@ -274,6 +318,16 @@ def zoo(
     ]
     values = [{"name": k, "parameters": d.totals.parameters, "macs": d.totals.macs} for k, d in found.items()]
     _show(values, "\n".join(lines), as_json)
+
+
+def _threads(written: str) -> tuple[int, ...]:
+    import torch
+
+    every = torch.get_num_threads()
+    known = {"1": (1,), "all": (every,), "both": tuple(sorted({1, every}))}
+    if written not in known and not (written.isdecimal() and int(written)):
+        raise OptionError(f"--threads {written}: expected 1, all, both, or a number above 0.")
+    return known.get(written) or (int(written),)
 
 
 def _run_values(run: Any) -> dict[str, Any]:

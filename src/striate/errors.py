@@ -46,6 +46,10 @@ class TrainingError(StriateError, ArithmeticError):
     """Training has run away: the loss is no number, or far above that of guessing."""
 
 
+class WrongResultError(StriateError, ArithmeticError):
+    """A computation is further from its float64 truth than it may be; the message says which and how far."""
+
+
 class OutputError(StriateError, OSError):
     """A file cannot be written; the message names it."""
 
