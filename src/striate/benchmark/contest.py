@@ -39,7 +39,7 @@ class Effort:
     """
 
     rounds: int = 7
-    seconds: float = 1.0
+    seconds: float = 0.8
     clock: Callable[[], float] = time.perf_counter
 
 
