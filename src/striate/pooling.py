@@ -248,6 +248,36 @@ def _deviation(sigma: Any, axis: Axis) -> float:
     return float(sigma)
 
 
+def served_by(
+    operation: str,
+    x: Tensor,
+    kernel: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] | None = None,
+    padding: Any = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil: bool = False,
+) -> tuple[str, str]:
+    """The algorithms that pool x and give its gradient.
+
+    Args:
+        operation: "maximum" or "sum".
+        x: As in :func:`max_pool`, likewise the options.
+        kernel: See :func:`max_pool`.
+        stride: See :func:`max_pool`.
+        padding: See :func:`max_pool`.
+        dilation: See :func:`max_pool`.
+        ceil: See :func:`max_pool`.
+
+    Raises:
+        GeometryError: The window does not fit x.
+    """
+    name, backward = {"maximum": ("max_pool", "switches"), "sum": ("avg_pool", "sum")}[operation]
+    call = _bind(*_enter(name, x, kernel, stride, padding, dilation, ceil, operation)[0])
+    turned = replace(call.problem, operation=backward, direction="input_gradient")
+    return choose(call.problem).algorithm, choose(turned).algorithm
+
+
 def require_divisor(where: str, word: str, value: Any) -> None:
     """Refuse what a sum cannot be divided by; None is the window's own."""
     if value is not None and (type(value) is not int or value == 0):

@@ -1,0 +1,223 @@
+"""What a step of a model costs, measured so that nothing of the model or its inputs is changed by it."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+Work = Callable[[], Any]
+Timer = Callable[[Work], float]
+
+
+def seconds(work: Work) -> float:
+    """How long the work takes, until the device is done with it."""
+    _wait()
+    start = time.perf_counter()
+    work()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+@dataclass
+class Budget:
+    """Seconds to measure in.
+
+    Args:
+        seconds: How many.
+        clock: What tells the time.
+    """
+
+    seconds: float
+    clock: Callable[[], float] = time.perf_counter
+    start: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.clock()
+
+    def left(self, share: float = 1.0) -> float:
+        """Seconds left of the first ``share`` of the budget."""
+        return self.start + share * self.seconds - self.clock()
+
+
+def race(
+    works: Sequence[Work],
+    timer: Timer,
+    until: Callable[[], bool],
+    *,
+    prepare: Callable[[int], None] | None = None,
+    least: int = 2,
+    most: int = 12,
+) -> list[float]:
+    """The shortest time of each, in rounds that all of them run in turn, so that a busy moment meets all.
+
+    Args:
+        works: What to run. One that raises a RuntimeError is out of the race, at infinity.
+        timer: Runs and times.
+        until: Whether the time is up, after ``least`` rounds.
+        prepare: Makes ready for the work at a place, and is not timed; nor is a first run of the work after it.
+        least: Rounds, after one that is not counted.
+        most: Rounds at most.
+    """
+    best = [inf] * len(works)
+    out: set[int] = set()
+    for number in range(most + 1):
+        for place, work in enumerate(works):
+            if place in out:
+                continue
+            try:
+                if prepare is not None:
+                    prepare(place)
+                    if number:
+                        work()
+                spent = timer(work)
+            except RuntimeError:
+                best[place] = inf
+                out.add(place)
+                continue
+            if number:
+                best[place] = min(best[place], spent)
+        if number >= least and until():
+            break
+    return best
+
+
+# ------------------------------------------------------------------------------------------------------ nothing changes
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """A block after which parameters, buffers, modes and random generators are bit for bit what they were before."""
+    tensors = [
+        (table, name, tensor, None if tensor is None else tensor.detach().clone(), tensor is not None and tensor._version)
+        for module in model.modules()
+        for table in (module._parameters, module._buffers)
+        for name, tensor in table.items()
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    states = _generators()
+    try:
+        yield
+    finally:
+        for table, name, tensor, value, version in tensors:
+            table[name] = tensor
+            if value is not None and (tensor._version != version or not tensor.requires_grad):
+                with torch.no_grad():
+                    tensor.copy_(value)
+        for module, training in modes:
+            module.training = training
+        _restore(states)
+
+
+def _generators() -> list[tuple[Callable[[Any], Any], Any]]:
+    """How to set each generator in use back to where it stands."""
+    states: list[tuple[Callable[[Any], Any], Any]] = [
+        (torch.set_rng_state, torch.get_rng_state()),
+        (random.setstate, random.getstate()),
+    ]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    if (numpy := sys.modules.get("numpy")) is not None:
+        states.append((numpy.random.set_state, numpy.random.get_state()))
+    return states
+
+
+def _restore(states: list[tuple[Callable[[Any], Any], Any]]) -> None:
+    for setter, state in states:
+        setter(state)
+
+
+# ---------------------------------------------------------------------------------------------------------------- steps
+
+
+@dataclass
+class Step:
+    """One step of a model on its example inputs: forward, and backward if it is trained.
+
+    Args:
+        model: The model.
+        inputs: Its positional inputs, copies of the caller's.
+        keywords: Its keyword inputs, copies of the caller's.
+        gradients: Whether to go backward too.
+        renew: Whether the model writes into its inputs, so that every step needs fresh ones.
+    """
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    gradients: bool
+    renew: bool = False
+    weights: dict[int, Tensor] = field(default_factory=dict)
+
+    def __call__(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The outputs, and the gradients by the name of the parameter or the place of the input."""
+        inputs, keywords = copied((self.inputs, self.keywords)) if self.renew else (self.inputs, self.keywords)
+        with nullcontext() if self.gradients else torch.no_grad():
+            outputs = self.model(*inputs, **keywords)
+        tensors = tensors_of(outputs)
+        ends = [t for t in tensors if t.requires_grad]
+        if not (self.gradients and ends):
+            return tensors, {}
+        leaves = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        leaves |= {f"input {i}": t for i, t in enumerate(tensors_of((inputs, keywords))) if t.requires_grad and t.is_leaf}
+        found = torch.autograd.grad(ends, list(leaves.values()), [self._weight(i, t) for i, t in enumerate(ends)], allow_unused=True)
+        return tensors, {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
+
+    def _weight(self, place: int, output: Tensor) -> Tensor:
+        """What stands for the gradient of a loss: the same at every step, and not constant, which a softmax would hide."""
+        if place not in self.weights:
+            line = torch.linspace(-1, 1, output.numel(), dtype=torch.float64, device="cpu").cos()
+            shuffled = line[torch.randperm(output.numel(), generator=torch.Generator().manual_seed(0))]
+            self.weights[place] = shuffled.to(output).view(output.shape).contiguous()
+        return self.weights[place]
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists, dicts and whatever else PyTorch knows as a tree."""
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+
+
+def copied(tree: Any) -> Any:
+    """The same with tensors of its own."""
+    return tree_map(lambda t: t.detach().clone().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t, tree)
+
+
+def error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference over the root mean square of all that is expected; infinity where NaNs differ.
+
+    Tensors are judged together where they are one thing, as the gradients of a network are: one of them may be zero
+    but for rounding, as that of a bias before a batch normalisation.
+
+    >>> error([torch.tensor([1.0, 1.5])], [torch.tensor([1.0, 1.0])])
+    0.5
+    """
+    largest, squares, count = 0.0, 0.0, 0
+    for one, other in zip(actual, expected, strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return inf
+        if not (other.is_floating_point() or other.is_complex()):
+            largest = largest if torch.equal(one, other) else inf
+            continue
+        wide = torch.complex128 if other.is_complex() else torch.float64
+        a, b = one.detach().to(wide), other.detach().to(wide)
+        finite = b.isfinite()
+        if not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()) or not bool(a[finite].isfinite().all()):
+            return inf
+        if bool(finite.any()):
+            largest = max(largest, float((a[finite] - b[finite]).abs().max()))
+            squares, count = squares + float(b[finite].abs().square().sum()), count + int(finite.sum())
+    return largest / (squares / count) ** 0.5 if squares else (inf if largest else 0.0)
