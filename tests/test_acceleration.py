@@ -199,6 +199,7 @@ def test_copies_are_accelerated_too_and_stand_alone(name: str) -> None:
         torch.testing.assert_close(leaves(twin(x)), expected)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler's own, for hooks of a whole model
 @every_network
 def test_compiles_whole(name: str) -> None:
     model, x = make(name)

@@ -21,7 +21,7 @@ from .errors import AlgorithmError, GeometryError, StriateError
 from .fusion import Fold, FoldedActivation, FoldedConvolution, FoldedNormalisation
 from .fusion import TYPES as FOLDABLE
 from .layouts import GIVEN, lay, lay_back, others
-from .measuring import Budget, Step, Timer, copied, error, race, seconds, tensors_of, unchanged
+from .measuring import Budget, Step, Timer, Work, copied, error, race, seconds, tensors_of, unchanged
 from .observing import Call, Observation, observed
 from .planned_layers import (
     CONVOLUTIONS, LAYERS, NORMS, TRANSPOSED, Choice, PlannedConvolution, PlannedPooling, PlannedTransposed,
@@ -81,9 +81,9 @@ def accelerate(
     restore(inside)
     backward = inside.training if gradients is None else gradients
     step = Step(inside, *copied((example_inputs, dict(keywords or {}))), gradients=backward)
-    with unchanged(inside), Progress(f"accelerating {type(inside).__name__}") as progress:
+    with unchanged(inside) as rewind, Progress(f"accelerating {type(inside).__name__}") as progress:
         try:
-            search = _Search(inside, step, Budget(budget), timer or seconds, progress)
+            search = _Search(step, rewind, Budget(budget), timer or seconds, progress)
             report = search.report(search.best())
         except BaseException:
             restore(inside)
@@ -188,8 +188,9 @@ class _Trial:
 class _Search:
     """The search for the fastest setup of one model."""
 
-    def __init__(self, model: nn.Module, step: Step, budget: Budget, timer: Timer, progress: Progress) -> None:
-        self.model, self.step, self.budget, self.timer, self.progress = model, step, budget, timer, progress
+    def __init__(self, step: Step, rewind: Work, budget: Budget, timer: Timer, progress: Progress) -> None:
+        self.model, self.step, self.rewind = step.model, step, rewind
+        self.budget, self.timer, self.progress = budget, timer, progress
         self.trials: dict[tuple[str, nn.Module], _Trial] = {}
         self.known: dict[Any, _Trial] = {}
         self.notes: list[str] = []
@@ -199,7 +200,7 @@ class _Search:
     def _observe(self) -> tuple[Observation, Any]:
         versions = [t._version for t in self._inputs() if not t.is_inference()]
         try:
-            with unchanged(self.model), observed(self.model) as seen:
+            with observed(self.model) as seen:
                 expected = self.step()
         except Exception as problem:
             raise StriateError(
@@ -269,8 +270,8 @@ class _Search:
 
     def _error(self) -> float:
         """The largest error of outputs and gradients in the present setup."""
-        with unchanged(self.model):
-            outputs, gradients = self.step()
+        self.rewind()
+        outputs, gradients = self.step()
         expected, expected_gradients = self.expected
         if len(outputs) != len(expected) or gradients.keys() != expected_gradients.keys():
             return inf

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 
 from .computing import autocasts
 from .errors import StriateError
-from .planned_layers import TRANSPOSED, Changed, by_vendor
+from .planned_layers import TRANSPOSED, Changed, PlannedTransposed, by_vendor
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 TYPES = (torch.float32, torch.float64)
@@ -175,9 +175,9 @@ class FoldedConvolution(Changed):
 
 
 def _convolved(conv: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if hasattr(conv, "_conv_forward"):
-        return conv._conv_forward(x, weight, bias)
-    return by_vendor(x, weight, bias, (conv.stride, conv.padding, conv.dilation, conv.groups, conv.output_padding))
+    if isinstance(conv, TRANSPOSED) and not isinstance(conv, PlannedTransposed):  # PyTorch's have no such method
+        return by_vendor(x, weight, bias, (conv.stride, conv.padding, conv.dilation, conv.groups, conv.output_padding))
+    return conv._conv_forward(x, weight, bias)
 
 
 def _again(forward: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Tensor]:

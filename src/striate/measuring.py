@@ -100,27 +100,35 @@ def race(
 
 
 @contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """A block after which parameters, buffers, modes and random generators are bit for bit what they were before."""
+def unchanged(model: nn.Module) -> Iterator[Work]:
+    """A block after which parameters, buffers, modes and random generators are bit for bit what they were before.
+
+    It gives a function that brings them back to that at any time in between.
+    """
     tensors = [
-        (table, name, tensor, None if tensor is None else tensor.detach().clone(), tensor is not None and tensor._version)
+        (table, name, tensor, tensor if tensor is None else (tensor._version, tensor.detach().clone()))
         for module in model.modules()
         for table in (module._parameters, module._buffers)
         for name, tensor in table.items()
     ]
     modes = [(module, module.training) for module in model.modules()]
-    states = _generators()
-    try:
-        yield
-    finally:
-        for table, name, tensor, value, version in tensors:
+    generators = _generators()
+
+    def rewind() -> None:
+        for table, name, tensor, saved in tensors:
             table[name] = tensor
-            if value is not None and (tensor._version != version or not tensor.requires_grad):
+            if saved is not None and not (tensor.requires_grad and tensor._version == saved[0]):
                 with torch.no_grad():
-                    tensor.copy_(value)
+                    tensor.copy_(saved[1])
         for module, training in modes:
             module.training = training
-        _restore(states)
+        for setter, state in generators:
+            setter(state)
+
+    try:
+        yield rewind
+    finally:
+        rewind()
 
 
 def _generators() -> list[tuple[Callable[[Any], Any], Any]]:
@@ -134,11 +142,6 @@ def _generators() -> list[tuple[Callable[[Any], Any], Any]]:
     if (numpy := sys.modules.get("numpy")) is not None:
         states.append((numpy.random.set_state, numpy.random.get_state()))
     return states
-
-
-def _restore(states: list[tuple[Callable[[Any], Any], Any]]) -> None:
-    for setter, state in states:
-        setter(state)
 
 
 # ---------------------------------------------------------------------------------------------------------------- steps

@@ -76,7 +76,9 @@ def _set_class(module: nn.Module, parts: tuple[type, tuple[type, ...]], parametr
     changed = below(own, before) if before else own
     if parametrized is not None:
         kept = {name: value for name, value in vars(parametrized).items() if name not in ("__dict__", "__weakref__")}
-        changed = type(parametrized.__name__, (changed,), kept)
+        first = module.__dict__.setdefault(f"{MARK}parametrized", parametrized)
+        again = not before and vars(first).keys() - {"__dict__", "__weakref__"} == kept.keys()
+        changed = first if again else type(parametrized.__name__, (changed,), kept)
     module.__class__ = changed
 
 
