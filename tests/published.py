@@ -204,11 +204,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def make(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor]:
+def make(name: str, dtype: torch.dtype = torch.float64) -> tuple[Any, Tensor]:
     """A network with numbers that are not those of its beginning, and an input."""
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
-    model = build().to(dtype)
+    model: Any = build().to(dtype)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -6,7 +6,7 @@ import copy
 import io
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,12 @@ from torch.nn import functional as F
 
 import striate
 from striate import acceleration, layouts
-from striate.acceleration import Acceleration, accelerate, restore
+from striate.acceleration import accelerate, restore
+from striate.acceleration_report import Acceleration
 from striate.computing import DIRECTIONS, Problem, find
 from striate.errors import StriateError
 from striate.fusion import FoldedConvolution
+from striate.measuring import Step, error
 from striate.planned_layers import PlannedConvolution, PlannedPooling, PlannedTransposed
 from striate.planning import Plan, Plans, choose_all
 
@@ -37,7 +39,8 @@ def by_name(algorithm: str) -> Callable[[Problem, float], Plans]:
         plans = choose_all(problem)
         turned = {direction: getattr(plans, direction).problem for direction in DIRECTIONS}
         able = {d: find("convolution", algorithm).refuses(p) is None for d, p in turned.items()}
-        return replace(plans, **{d: Plan(algorithm, turned[d]) for d in DIRECTIONS if able[d]})
+        chosen: dict[str, Any] = {d: Plan(algorithm, turned[d]) for d in DIRECTIONS if able[d]}
+        return replace(plans, **chosen)
 
     return plans_for
 
@@ -56,8 +59,8 @@ class Prices:
 
     def __call__(self, work: Callable[[], Any]) -> float:
         work()
-        if not isinstance(work, acceleration.Step):
-            return {"own": 2.0, "planned": 1.0}[work.__name__]  # type: ignore[attr-defined]
+        if not isinstance(work, Step):
+            return {"own": 2.0, "planned": 1.0}[work.__name__]
         modules = list(self.model.modules())
         planned = sum(isinstance(m, PLANNED) for m in modules)
         folded = sum(isinstance(m, FoldedConvolution) for m in modules)
@@ -68,25 +71,25 @@ class Prices:
 def faster(model: nn.Module, *inputs: Any, **options: Any) -> Acceleration:
     """The model with everything on."""
     prices = {name: options.pop(name) for name in ("planned", "laid", "fused") if name in options}
-    report = accelerate(model, *inputs, timer=Prices(model, **{"planned": -5.0, "laid": -5.0, "fused": -5.0} | prices), budget=0.0, **options)[1]
-    return report
+    timer = Prices(model, **{"planned": -5.0, "laid": -5.0, "fused": -5.0} | prices)
+    return accelerate(model, *inputs, timer=timer, budget=0.0, **options)[1]
 
 
-def gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def gradients(model: Any, x: Tensor) -> dict[str, Tensor]:
     """Outputs and gradients of all parameters and of the input."""
     x = x.clone().requires_grad_()
     outputs = leaves(model(x))
     torch.manual_seed(5)
-    loss = sum((y * torch.randn_like(y)).sum() for y in outputs)
+    loss = torch.stack([(y * torch.randn_like(y)).sum() for y in outputs]).sum()
     names = [n for n, p in model.named_parameters() if p.requires_grad]
-    found = torch.autograd.grad(loss, [*(dict(model.named_parameters())[n] for n in names), x])  # type: ignore[arg-type]
+    found = torch.autograd.grad(loss, [*(dict(model.named_parameters())[n] for n in names), x])
     return {f"output {i}": y.detach() for i, y in enumerate(outputs)} | dict(zip([*names, "input"], found, strict=True))
 
 
 def same(actual: dict[str, Tensor], expected: dict[str, Tensor], limit: float) -> None:
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(actual[name], value, rtol=limit, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(actual[name], value, rtol=limit, atol=limit, msg=name)
 
 
 def look(model: nn.Module) -> Any:
@@ -99,7 +102,7 @@ def look(model: nn.Module) -> Any:
     ]  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------ the same numbers
+# ----------------------------------------------------------------------------------------------------- the same numbers
 
 
 @every_network
@@ -139,11 +142,11 @@ def test_training_goes_on_as_it_would_have(name: str) -> None:
             faster(one, x)
         for _ in range(3):
             optimizers[one].zero_grad()
-            sum(y.square().mean() for y in leaves(one(x))).backward()  # type: ignore[union-attr]
+            torch.stack([y.square().mean() for y in leaves(one(x))]).sum().backward()
             optimizers[one].step()
     expected = original.state_dict()
     for key, value in model.state_dict().items():
-        torch.testing.assert_close(value, expected[key], rtol=1e-9, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(value, expected[key], rtol=1e-9, atol=1e-9, msg=key)
 
 
 @every_network
@@ -235,3 +238,346 @@ def test_parameters_may_be_given_from_outside(name: str) -> None:
         actual = torch.func.functional_call(model, given, (x,))
         torch.testing.assert_close(leaves(actual), leaves(torch.func.functional_call(original, given, (x,))))
         torch.testing.assert_close(leaves(model(x)), leaves(original(x)), rtol=1e-9, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------------ the same object
+
+
+def test_layers_stay_what_they_are() -> None:
+    model, x = make("resnet")
+    stem: Any = model.stem
+    calls: list[int] = []
+    stem[0].register_forward_hook(lambda *_: calls.append(1))
+    weight = stem[0].weight
+    report = faster(model, x)
+    assert report.layers[0].planned
+    assert isinstance(stem[0], nn.Conv2d)
+    assert (type(stem[0]).__name__, repr(stem[0])) == ("Conv2d", repr(copy.deepcopy(restore(copy.deepcopy(stem[0])))))
+    assert stem[0].weight is weight
+    calls.clear()
+    model(x)
+    assert calls == [1]
+    seen: list[str] = []
+    model.apply(lambda m: seen.append(type(m).__name__))
+    assert seen.count("Conv2d") == 6
+
+
+def test_a_shared_layer_stays_shared() -> None:
+    model, x = make("shared")
+    report = faster(model, x)
+    assert model.first is model.second
+    assert [layer.name for layer in report.layers] == ["first"]
+    assert report.layers[0].before == 4000.0  # two calls on two scales
+
+
+def test_a_pickle_of_a_whole_model_comes_back() -> None:
+    model, x = make("resnet")
+    faster(model.eval(), x)
+    stream = io.BytesIO()
+    torch.save(model, stream)
+    stream.seek(0)
+    again = torch.load(stream, weights_only=False)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x))
+    assert type(restore(again).stem[0]) is nn.Conv2d
+
+
+def test_what_was_compiled_is_accelerated_inside() -> None:
+    model, x = make("resnet")
+    compiled: Any = torch.compile(model, backend="eager")
+    same_one, report = accelerate(compiled, x, timer=Prices(model, planned=-5.0), budget=0.0)
+    assert same_one is compiled
+    assert report.layers[0].planned
+    assert isinstance(model.stem[0], PlannedConvolution)
+    restore(compiled)
+    assert not isinstance(model.stem[0], PlannedConvolution)
+
+
+def test_a_part_may_be_restored_alone() -> None:
+    model, x = make("resnet")
+    faster(model, x, laid=1.0)
+    restore(model.blocks)
+    assert isinstance(model.stem[0], PlannedConvolution)
+    assert not any(isinstance(m, PLANNED) for m in model.blocks.modules())
+
+
+def test_accelerating_again_decides_anew() -> None:
+    model, x = make("resnet")
+    faster(model, x)
+    report = faster(model, x, planned=5.0, laid=5.0)
+    assert not report.changed
+    assert not any(isinstance(m, PLANNED) for m in model.modules())
+
+
+def test_kernels_that_lie_in_foreign_memory_are_not_moved() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    flat = torch.cat([p.detach().flatten() for p in model[0].parameters()])
+    model[0].weight.data = flat[: model[0].weight.numel()].view_as(model[0].weight)
+    report = faster(model, torch.randn(1, 3, 9, 9))
+    assert report.layout == "channels_last"
+    assert model[0].weight.data_ptr() == flat.data_ptr()
+    assert model[1].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_outputs_lie_as_they_did() -> None:
+    model, x = make("unet")
+    strides = model(x)["mask"].stride()
+    assert faster(model, x).layout == "channels_last"
+    assert model(x)["mask"].stride() == strides
+    last = copy.deepcopy(restore(model)).to(memory_format=torch.channels_last)
+    y = x.contiguous(memory_format=torch.channels_last)
+    strides = last(y)["mask"].stride()
+    report = faster(last, y)
+    assert report.layout == "contiguous"
+    assert last(y)["mask"].stride() == strides
+
+
+# ----------------------------------------------------------------------------------------------------------- the choice
+
+
+def test_what_is_not_faster_is_not_kept() -> None:
+    model, x = make("resnet")
+    before = look(model)
+    report = accelerate(model, x, timer=Prices(model, planned=1.0, laid=1.0), budget=0.0)[1]
+    assert not report.changed
+    assert (report.before, report.after) == (100_000.0, 100_000.0)
+    assert "Nothing tried was faster: the model is as it was." in str(report)
+    assert look(model) == before
+
+
+def test_layers_that_do_not_pay_in_the_whole_are_given_back() -> None:
+    model, x = make("mobilenet")
+
+    class Whole(Prices):
+        def __call__(self, work: Callable[[], Any]) -> float:
+            worst = isinstance(model[0], PLANNED)
+            return super().__call__(work) + (50.0 if worst and isinstance(work, Step) else 0.0)
+
+    report = accelerate(model, x, timer=Whole(model, planned=-10.0, laid=0.0), budget=60.0)[1]
+    assert [layer.name for layer in report.layers if not layer.planned] == ["0", "5"]
+
+
+def test_a_wrong_algorithm_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = make("speech")
+    monkeypatch.setattr(acceleration, "error", lambda a, b: error([1.01 * t for t in a], b))
+    report = accelerate(model, x, timer=Prices(model, planned=-10.0), budget=0.0)[1]
+    assert not report.changed
+
+
+def test_plans_without_another_algorithm_leave_the_layer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceleration, "plans_for", lambda problem, budget: choose_all(problem))
+    model, x = make("speech")
+    report = accelerate(model, x, timer=Prices(model, planned=-10.0), budget=0.0)[1]
+    assert not report.changed
+    assert {name for layer in report.layers for name in layer.algorithms.values()} == {"vendor"}
+
+
+def test_other_sizes_types_and_shapes_are_served_as_before() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2))
+    original = copy.deepcopy(model)
+    faster(model, torch.randn(2, 3, 8, 8))
+    for x in (torch.randn(5, 3, 8, 8), torch.randn(2, 3, 11, 9), torch.randn(3, 8, 8), torch.randn(0, 3, 8, 8)):
+        torch.testing.assert_close(model(x), original(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = torch.randn(2, 3, 8, 8)
+        assert model(x).dtype == original(x).dtype == torch.bfloat16
+        torch.testing.assert_close(model(x), original(x), rtol=3e-2, atol=3e-2)
+    double = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(model.double()(double), original.double()(double))
+    for wrong in (torch.randn(2, 5, 8, 8, dtype=torch.float64), torch.randn(2, 3, 8, 8)):
+        with pytest.raises(RuntimeError) as expected:
+            original(wrong)
+        with pytest.raises(RuntimeError) as caught:
+            model(wrong)
+        assert str(caught.value) == str(expected.value)
+
+
+def test_a_changed_window_is_the_new_one() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
+    x = torch.randn(2, 3, 8, 8)
+    faster(model, x)
+    model[0].stride, model[0].padding = (2, 2), (0, 0)
+    torch.testing.assert_close(model(x), F.conv2d(x, model[0].weight, model[0].bias, 2))
+
+
+def test_per_sample_gradients_and_ensembles() -> None:
+    model, x = make("convnext")
+    faster(model, x, laid=1.0)
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+
+    def loss(given: dict[str, Tensor], one: Tensor) -> Tensor:
+        return torch.func.functional_call(model, given, (one[None],)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    expected = torch.func.grad(loss)(parameters, x[1])
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name][1], value)
+
+
+def test_the_first_layers_input_gradient_is_never_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = make("resnet")
+    report = faster(model, x)
+    assert list(report.layers[0].algorithms) == ["forward", "weight_gradient"]
+    assert list(report.layers[2].algorithms) == list(DIRECTIONS)
+    directions: list[tuple[int, str]] = []
+    algorithm = find("convolution", "im2col")
+    real = type(algorithm).run
+
+    def spy(self: Any, first: Tensor, second: Any, problem: Problem) -> Tensor:
+        directions.append((problem.in_channels, problem.direction))
+        return real(self, first, second, problem)
+
+    monkeypatch.setattr(type(algorithm), "run", spy)
+    model(x).sum().backward()
+    assert (3, "weight_gradient") in directions
+    assert (3, "input_gradient") not in directions
+
+
+# ----------------------------------------------------------------------------------------------------------- the report
+
+
+def test_the_report_is_a_table_and_plain_values() -> None:
+    model, x = make("functional")
+    report = faster(model, x)
+    text = str(report)
+    assert text.splitlines()[0].split("  ")[0] == "layer"
+    assert "Left as it is: convolution, called as a function in the model, 1 a step." in text
+    assert "Left as it is: max_pool2d, called as a function in the model, 1 a step." in text
+    assert "training step: 100000.00 ms before, 90000.00 ms after (1.11 times as fast)" in text
+    values = report.to_dict()
+    assert values["changed"]
+    assert values["layers"][0] == {
+        "name": "conv", "kind": "Conv2d", "before": 2000.0, "after": 1000.0, "planned": True, "note": "",
+        "algorithms": {"forward": "im2col", "weight_gradient": "im2col"}, "error": report.layers[0].error,
+    }  # fmt: skip
+    assert 0 <= report.layers[0].error < 1e-12  # type: ignore[operator]
+
+
+class Own(nn.Conv2d):
+    """A convolution of somebody's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.idle, self.single = Own(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.norm, self.switches = nn.LPPool2d(3, 2), nn.MaxPool2d(2, return_indices=True)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.switches(self.norm(torch.stack([self.single(one) for one in self.own(x)]).square() + 1))
+
+
+def test_what_is_left_alone_has_its_reason() -> None:
+    torch.manual_seed(0)
+    model: Any = Branches()
+    report = faster(model, torch.randn(2, 3, 12, 12))
+    notes = {layer.name: layer.note for layer in report.layers}
+    assert notes == {
+        "own": "left as it is: its forward is its own",
+        "idle": "not called on the example inputs",
+        "single": "left as it is: it was called without a batch",
+        "norm": "left as it is: PyTorch's norm differs for this exponent or with ceil_mode",
+        "switches": "left as it is: it returns its switches too",
+    }
+    assert type(model.own) is Own
+
+
+def test_a_model_without_windows_says_so() -> None:
+    report = accelerate(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.randn(2, 3), budget=0.0)[1]
+    assert not report.changed
+    assert report.notes == ("The model has no convolution and no pooling.",)
+    assert report.layers == ()
+
+
+def test_a_layout_in_which_the_model_fails_is_named() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return y.view(y.shape[0], -1)
+
+    report = faster(Viewing(), torch.randn(2, 3, 8, 8))
+    assert report.layout == "as given"
+    assert report.notes[0].startswith("Memory layout channels_last: the model fails in it (view size is not compatible")
+
+
+# ------------------------------------------------------------------------------------------------------------ the words
+
+
+class Failing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("boom")
+
+
+NO_MODULE = (
+    "striate.accelerate needs a torch.nn.Module, got builtin_function_or_method; give the model itself, not a function "
+    "or its state dict."
+)
+NO_INPUTS = "striate.accelerate needs example inputs to measure with, as in striate.accelerate(model, images)."
+LAZY = "The model has lazy layers without sizes; run it once on the inputs, then accelerate it."
+META = "The model is on the meta device and has no numbers; give it a place with to_empty()."
+FAILS = "The model fails on the example inputs, before anything was changed: KeyError: 'boom'"
+WRONG: list[tuple[Any, tuple[Any, ...], str]] = [
+    (torch.relu, (torch.ones(1),), NO_MODULE),
+    (nn.Conv2d(1, 1, 1), (), NO_INPUTS),
+    (nn.LazyConv2d(1, 1), (torch.ones(1, 1, 1, 1),), LAZY),
+    (nn.Conv2d(1, 1, 1, device="meta"), (torch.ones(1, 1, 1, 1),), META),
+    (Failing(), (torch.ones(1),), FAILS),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize(("model", "inputs", "message"), WRONG, ids=["module", "inputs", "lazy", "meta", "failing"])
+def test_messages(model: Any, inputs: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(StriateError) as caught:
+        accelerate(model, *inputs, budget=0.0)
+    assert str(caught.value) == message
+
+
+def test_a_stop_in_the_middle_leaves_the_model_as_it_was() -> None:
+    model, x = make("resnet")
+    before = look(model)
+    rounds: list[int] = []
+
+    def stopping(work: Callable[[], Any]) -> float:
+        rounds.append(1)
+        if isinstance(work, Step) and len(rounds) > 40:
+            raise KeyboardInterrupt
+        return Prices(model, planned=-5.0)(work)
+
+    with pytest.raises(KeyboardInterrupt):
+        accelerate(model, x, timer=stopping, budget=60.0)
+    assert look(model) == before
+
+
+def test_examples_that_the_model_writes_into_are_kept() -> None:
+    class Centring(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x.sub_(0.5))
+
+    x = torch.randn(2, 3, 8, 8)
+    given = x.clone()
+    assert faster(Centring(), x).error < 1e-5
+    assert torch.equal(x, given)
+
+
+def test_dropout_is_the_same_in_every_trial() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), nn.Conv2d(4, 4, 3))
+    report = faster(model, torch.randn(2, 3, 8, 8))
+    assert report.changed
+    assert report.error < 1e-5
+
+
+def test_public_names() -> None:
+    assert striate.accelerate is accelerate
+    assert striate.restore is restore

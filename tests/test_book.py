@@ -40,6 +40,14 @@ BOOK = [
         "nn",
         "networks",
         "batches",
+        "progress",
+        "measuring",
+        "planned_layers",
+        "fusion",
+        "observing",
+        "layouts",
+        "acceleration_report",
+        "acceleration",
     ),  # IV   networks
     *("images", "datasets", "metrics", "options", "checkpoint", "prediction", "training"),  # V    data and training
     *("rendering", "pictures", "report", "showing", "runs", "benchmark", "cli"),  # VI   seeing, and the ways in
@@ -198,6 +206,10 @@ TESTED_ELSEWHERE = {
     "nn": "test_layers",  # only gives the layers their public names
     "lazy_layers": "test_layers",
     "pooling_layers": "test_layers",
+    "planned_layers": "test_acceleration",
+    "observing": "test_acceleration",
+    "layouts": "test_acceleration",
+    "acceleration_report": "test_acceleration",
 }
 
 
@@ -364,6 +376,7 @@ PUBLIC = [
     "__version__",
     *("Architecture", "Axis", "Dataset", "Description", "Evaluation", "Geometry", "Plan", "Run"),
     *(
+        "accelerate",
         "adaptive_avg_pool",
         "adaptive_max_pool",
         "algorithms",
@@ -386,6 +399,7 @@ PUBLIC = [
         "plan",
         "predict",
         "ragged",
+        "restore",
         "train",
         "tuning",
         "unfold",

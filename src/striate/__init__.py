@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from . import errors as errors
     from . import nn as nn
     from . import zoo as zoo
+    from .acceleration import accelerate as accelerate
+    from .acceleration import restore as restore
     from .adaptive import adaptive_avg_pool as adaptive_avg_pool
     from .adaptive import adaptive_max_pool as adaptive_max_pool
     from .adaptive import max_unpool as max_unpool
@@ -77,6 +79,8 @@ _HOMES = {
     "local_response_norm": "normalization",
     "maxout": "adaptive",
     "max_unpool": "adaptive",
+    "accelerate": "acceleration",
+    "restore": "acceleration",
     "adaptive_avg_pool": "adaptive",
     "adaptive_max_pool": "adaptive",
     "gaussian_pool": "pooling",

@@ -18,14 +18,29 @@ from torch import Tensor, nn
 from .acceleration_report import Acceleration, LayerReport
 from .computing import DIRECTIONS, Problem
 from .errors import AlgorithmError, GeometryError, StriateError
-from .fusion import Fold, FoldedActivation, FoldedConvolution, FoldedNormalisation
 from .fusion import TYPES as FOLDABLE
+from .fusion import Fold, FoldedActivation, FoldedConvolution, FoldedNormalisation
 from .layouts import GIVEN, lay, lay_back, others
 from .measuring import Budget, Step, Timer, Work, copied, error, race, seconds, tensors_of, unchanged
 from .observing import Call, Observation, observed
 from .planned_layers import (
-    CONVOLUTIONS, LAYERS, NORMS, TRANSPOSED, Choice, PlannedConvolution, PlannedPooling, PlannedTransposed,
-    algorithms_of, axes_of, change, change_back, kind_of, own_class, pooling_algorithms, posed, problem_facts,
+    CONVOLUTIONS,
+    LAYERS,
+    NORMS,
+    TRANSPOSED,
+    Choice,
+    PlannedConvolution,
+    PlannedPooling,
+    PlannedTransposed,
+    algorithms_of,
+    axes_of,
+    change,
+    change_back,
+    kind_of,
+    own_class,
+    pooling_algorithms,
+    posed,
+    problem_facts,
 )  # fmt: skip
 from .planning import Plans, choose_all, turn
 from .progress import Progress
@@ -80,7 +95,8 @@ def accelerate(
     _require_runnable(inside, example_inputs, keywords or {})
     restore(inside)
     backward = inside.training if gradients is None else gradients
-    step = Step(inside, *copied((example_inputs, dict(keywords or {}))), gradients=backward)
+    inputs, named = copied((example_inputs, dict(keywords or {})))
+    step = Step(inside, inputs, named, backward)
     with unchanged(inside) as rewind, Progress(f"accelerating {type(inside).__name__}") as progress:
         try:
             search = _Search(step, rewind, Budget(budget), timer or seconds, progress)
@@ -132,7 +148,9 @@ def _inside(model: Any) -> nn.Module:
 def _require_runnable(model: nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> None:
     tensors = [*model.parameters(), *model.buffers()]
     if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
-        raise StriateError("The model has lazy layers without sizes yet; run it once on the inputs, then accelerate it.")
+        raise StriateError(
+            "The model has lazy layers without sizes yet; run it once on the inputs, then accelerate it."
+        )
     if any(tensor.is_meta for tensor in tensors):
         raise StriateError("The model is on the meta device and has no numbers; give it a place with to_empty().")
     if not tensors_of((inputs, keywords)):
@@ -198,19 +216,16 @@ class _Search:
         self.times: dict[_Setup, float] = {}
 
     def _observe(self) -> tuple[Observation, Any]:
-        versions = [t._version for t in self._inputs() if not t.is_inference()]
         try:
             with observed(self.model) as seen:
                 expected = self.step()
         except Exception as problem:
             raise StriateError(
-                f"The model fails on the example inputs, before anything was changed: {type(problem).__name__}: {problem}"
+                "The model fails on the example inputs, before anything was changed: "
+                f"{type(problem).__name__}: {problem}"
             ) from problem
-        self.step.renew = versions != [t._version for t in self._inputs() if not t.is_inference()]
+        self.step.renew = self.step.writes
         return seen, expected
-
-    def _inputs(self) -> list[Tensor]:
-        return tensors_of((self.step.inputs, self.step.keywords))
 
     # ------------------------------------------------------------------------------------------------- the whole model
 
@@ -220,8 +235,9 @@ class _Search:
         setups = []
         for number, layout in enumerate(layouts):
             bare = _Setup(layout)
-            if not self._runs(bare):
+            if number and not self._runs(bare):
                 continue
+            self.arrange(bare)
             gaining = self._try_layers(layout, (number + 1) / len(layouts) * 0.4)
             setups += [bare, *([replace(bare, planned=gaining)] if gaining else [])]
         if (pairs := self._foldable()) and not self.step.gradients:
@@ -251,6 +267,7 @@ class _Search:
 
     def _race(self, setups: Sequence[_Setup], share: float) -> None:
         """Time the model's step in each setup; the shortest time of each is kept."""
+
         def prepare(place: int) -> None:
             self.progress.tell(1 - self.budget.left() / max(self.budget.seconds, 1e-9))
             self.arrange(setups[place])
@@ -266,7 +283,10 @@ class _Search:
         except RuntimeError as problem:
             self.notes.append(f"Memory layout {setup.layout}: the model fails in it ({str(problem).splitlines()[0]}).")
             return False
-        return found <= self._tolerance(self.expected[0])
+        if found > self._tolerance(self.expected[0]):
+            self.notes.append(f"Memory layout {setup.layout}: the model gives something else in it.")
+            return False
+        return True
 
     def _error(self) -> float:
         """The largest error of outputs and gradients in the present setup."""
@@ -349,7 +369,7 @@ class _Search:
         return replace(trial, planned=inf) if inexact or not trial.marks else trial
 
     def _plan(self, module: nn.Module, trial: _Trial) -> None:
-        planned = PlannedPooling
+        planned: type = PlannedPooling
         if isinstance(module, CONVOLUTIONS + TRANSPOSED):
             planned = PlannedTransposed if isinstance(module, TRANSPOSED) else PlannedConvolution
         change(module, planned, **trial.marks)
@@ -361,6 +381,8 @@ class _Search:
             return _Trial(note="left as it is: its forward is its own")
         if len(call.shape) != axes_of(module) + 2:
             return _Trial(note="left as it is: it was called without a batch")
+        if getattr(module, "return_indices", False):
+            return _Trial(note="left as it is: it returns its switches too")
         try:
             if isinstance(module, CONVOLUTIONS + TRANSPOSED):
                 return self._planned_convolution(module, call, budget)
@@ -370,7 +392,7 @@ class _Search:
 
     def _planned_convolution(self, module: Any, call: Call, budget: float) -> _Trial:
         facts, window = problem_facts(module, call.shape, call.dtype, call.device)
-        problem = posed(*facts, window)
+        problem = posed(facts, window)
         plans = plans_for(problem, budget)
         algorithms = {
             direction: getattr(plans, turn(problem.direction, direction)).algorithm
@@ -387,7 +409,7 @@ class _Search:
             return _Trial(note="left as it is: PyTorch's norm differs for this exponent or with ceil_mode")
         names = dict(zip(DIRECTIONS, pooling_algorithms(module, call.example(GIVEN)), strict=False))
         algorithms = {d: name for d, name in names.items() if self._computes(d, module, call)}
-        planned = set(algorithms.values()) != {"vendor"} and not getattr(module, "return_indices", False)
+        planned = set(algorithms.values()) != {"vendor"}
         return _Trial(algorithms=algorithms, marks={"axes": len(call.shape) - 2} if planned else {})
 
     def _computes(self, direction: str, module: Any, call: Call) -> bool:
@@ -399,9 +421,10 @@ class _Search:
 
     def _foldable(self) -> frozenset[nn.Module]:
         """Convolutions before a batch normalisation, whose weights are few beside what they give: they are compared."""
+        found: dict[Any, Any] = dict(self.seen.partners())
         return frozenset(
             conv
-            for conv, (norm, _) in self.seen.partners().items()
+            for conv, (norm, _) in found.items()
             if kind_of(conv) is not None
             and type(norm).forward is nn.modules.batchnorm._BatchNorm.forward
             and not norm.training
@@ -416,9 +439,7 @@ class _Search:
         """What was found, for people."""
         names = {module: name for name, module in self.model.named_modules()}
         rows = [
-            self._row(module, name, setup)
-            for name, module in self.model.named_modules()
-            if isinstance(module, LAYERS)
+            self._row(module, name, setup) for name, module in self.model.named_modules() if isinstance(module, LAYERS)
         ]
         before = 1e3 * self._time(_Setup())
         notes = [] if rows or self.seen.functions else ["The model has no convolution and no pooling."]

@@ -86,14 +86,16 @@ class Acceleration:
     def _sentences(self) -> list[str]:
         if self.changed:
             ratio = self.before / self.after if self.after else 1.0
-            first = f"{self.step} step: {self.before:.2f} ms before, {self.after:.2f} ms after ({ratio:.2f} times as fast)"
+            first = (
+                f"{self.step} step: {self.before:.2f} ms before, {self.after:.2f} ms after ({ratio:.2f} times as fast)"
+            )
             lines = [f"{first}; memory layout: {self.layout}; largest error {self.error:.0e} of the rms."]
         else:
             lines = [f"{self.step} step: {self.before:.2f} ms. Nothing tried was faster: the model is as it was."]
         if self.fused:
             lines.append(f"Batch normalisation fused in inference: {', '.join(self.fused)}.")
         lines += [
-            f"Left as it is: {name}, called as a function {count} {'time' if count == 1 else 'times'} in {place or 'the model'}."
+            f"Left as it is: {name}, called as a function in {place or 'the model'}, {count} a step."
             for place, name, count in self.functions
         ]
         return [*lines, *self.notes]

@@ -128,12 +128,12 @@ class Pending(Tensor):
     plain: Callable[[], Tensor]
     again: Callable[[], Tensor]
     value: Tensor | None
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, early: Tensor, partner: nn.Module, plain: Callable[[], Tensor]) -> Pending:
         """A tensor without memory, of the shape and strides of the values."""
-        make: Any = Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
+        make: Any = Tensor._make_wrapper_subclass
         made: Pending = make(cls, early.shape, strides=early.stride(), dtype=early.dtype, device=early.device)
         made.early, made.partner, made.value = early, partner, None
         made.plain = made.again = plain
@@ -145,7 +145,7 @@ class Pending(Tensor):
             self.value = self.plain()
         return self.value
 
-    def take(self, module: nn.Module) -> Tensor | None:
+    def give_to(self, module: nn.Module) -> Tensor | None:
         """The values for the partner, once, if this is the partner and nobody has read the plain ones."""
         if self.partner is not module or self.value is not None:
             return None
@@ -153,7 +153,7 @@ class Pending(Tensor):
         return self.early
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Every operation reads the plain values."""
         args, kwargs = tree_map(_read, (args, kwargs or {}))
         return func(*args, **kwargs)
@@ -202,7 +202,7 @@ class FoldedNormalisation(Changed):
         """As the layer's own."""
         if type(x) is not Pending:
             return super().forward(x)  # type: ignore[misc]
-        early = x.take(self)
+        early = x.give_to(self)
         if early is None:
             return super().forward(x.read())  # type: ignore[misc]
         activation = self._striate_activation
@@ -220,7 +220,7 @@ class FoldedActivation(Changed):
         """As the layer's own."""
         if type(x) is not Pending:
             return super().forward(x)  # type: ignore[misc]
-        early = x.take(self)
+        early = x.give_to(self)
         if early is None:
             return super().forward(x.read())  # type: ignore[misc]
         y = ACTIVATIONS[self._striate_kind](self, early)

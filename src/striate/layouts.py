@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .borders import LAST
-from .measuring import tensors_of
 from .observing import Call
 from .planned_layers import CONVOLUTIONS, TRANSPOSED
 
@@ -99,4 +98,6 @@ def lay_back(module: Any) -> None:
     strides = module.__dict__.pop(LAID, None)
     if strides is not None and len(strides) == module.weight.dim():
         weight = module.weight
-        weight.data = torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device).copy_(weight.data)
+        weight.data = torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device).copy_(
+            weight.data
+        )

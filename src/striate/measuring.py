@@ -105,7 +105,7 @@ def unchanged(model: nn.Module) -> Iterator[Work]:
 
     It gives a function that brings them back to that at any time in between.
     """
-    tensors = [
+    tensors: list[Any] = [
         (table, name, tensor, tensor if tensor is None else (tensor._version, tensor.detach().clone()))
         for module in model.modules()
         for table in (module._parameters, module._buffers)
@@ -156,14 +156,17 @@ class Step:
         inputs: Its positional inputs, copies of the caller's.
         keywords: Its keyword inputs, copies of the caller's.
         gradients: Whether to go backward too.
-        renew: Whether the model writes into its inputs, so that every step needs fresh ones.
+        renew: Whether every step gets copies of its own.
+        writes: Whether the model was seen to write into them.
+        weights: What stands for the gradients of a loss, by the place of the output.
     """
 
     model: nn.Module
     inputs: tuple[Any, ...]
     keywords: Mapping[str, Any]
     gradients: bool
-    renew: bool = False
+    renew: bool = True
+    writes: bool = False
     weights: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(self) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -172,16 +175,22 @@ class Step:
         with nullcontext() if self.gradients else torch.no_grad():
             outputs = self.model(*inputs, **keywords)
         tensors = tensors_of(outputs)
+        self.writes |= self.renew and any(t._version for t in tensors_of((inputs, keywords)))
         ends = [t for t in tensors if t.requires_grad]
         if not (self.gradients and ends):
             return tensors, {}
-        leaves = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        leaves |= {f"input {i}": t for i, t in enumerate(tensors_of((inputs, keywords))) if t.requires_grad and t.is_leaf}
-        found = torch.autograd.grad(ends, list(leaves.values()), [self._weight(i, t) for i, t in enumerate(ends)], allow_unused=True)
-        return tensors, {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
+        leaves: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        leaves |= {
+            f"input {i}": t for i, t in enumerate(tensors_of((inputs, keywords))) if t.requires_grad and t.is_leaf
+        }
+        found = torch.autograd.grad(
+            ends, list(leaves.values()), [self._weight(i, t) for i, t in enumerate(ends)], allow_unused=True
+        )
+        every: list[Tensor | None] = list(found)  # None where the outputs do not depend on a leaf
+        return tensors, {name: g for name, g in zip(leaves, every, strict=True) if g is not None}
 
     def _weight(self, place: int, output: Tensor) -> Tensor:
-        """What stands for the gradient of a loss: the same at every step, and not constant, which a softmax would hide."""
+        """What stands for the gradient of a loss: always the same, and not constant, which a softmax would hide."""
         if place not in self.weights:
             line = torch.linspace(-1, 1, output.numel(), dtype=torch.float64, device="cpu").cos()
             shuffled = line[torch.randperm(output.numel(), generator=torch.Generator().manual_seed(0))]

@@ -1,4 +1,4 @@
-"""What a model does with its example inputs: which layers compute what, what feeds what, what is called as a function."""
+"""What a model does with its example inputs: which layers compute what, what feeds what, what is no layer."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Observation:
     outputs: dict[nn.Module, int] = field(default_factory=dict)
 
     def partners(self) -> dict[nn.Module, tuple[nn.Module, nn.Module | None]]:
-        """Each convolution whose output goes to one batch normalisation, which reads nothing else; and what reads that."""
+        """Each convolution that one batch normalisation reads, and nobody else; that, and the activation after it."""
         fed: Counter[nn.Module] = Counter(reader for readers in self.readers.values() for reader in readers)
         found: dict[nn.Module, tuple[nn.Module, nn.Module | None]] = {}
         for conv, readers in self.readers.items():
@@ -90,21 +90,21 @@ class Observation:
 @contextmanager
 def observed(model: nn.Module) -> Iterator[Observation]:
     """A block in which the calls of the model are noted; its modules are not touched."""
-    seen, names, stack = Observation(), {module: name for name, module in model.named_modules()}, []
-    stack_of: list[nn.Module] = stack
+    seen, names = Observation(), {module: name for name, module in model.named_modules()}
+    stack: list[nn.Module] = []
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
-        stack_of.append(module)
+        stack.append(module)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        stack_of.pop()
+        stack.pop()
         if args and isinstance(args[0], Tensor):
             _note(seen, module, args[0], output)
 
     before = modules.register_module_forward_pre_hook(enter)
     after = modules.register_module_forward_hook(leave)
     try:
-        with _Functions(stack_of, lambda place, name: seen.functions.update([(names.get(place, ""), name)])):
+        with _Functions(stack, lambda place, name: seen.functions.update([(names.get(place, ""), name)])):
             yield seen
     finally:
         before.remove()
@@ -127,7 +127,7 @@ class _Functions(TorchDispatchMode):
     """Notes operations with a window that no layer of torch.nn has called."""
 
     def __init__(self, stack: list[nn.Module], note: Callable[[Any, str], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.stack, self.note = stack, note
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from .adaptive import adaptive_avg_pool, adaptive_max_pool
 from .borders import laid_like
-from .computing import ALGORITHMS, DIRECTIONS, as_given, autocasts, find, vendor
+from .computing import ALGORITHMS, DIRECTIONS, Problem, as_given, autocasts, find, vendor
 from .errors import AlgorithmError, GeometryError
 from .geometry import Geometry, per_axis
 from .graphs import whole
@@ -26,6 +26,7 @@ from .pooling import avg_pool, lp_pool, max_pool, served_by
 from .trilinear import convolve
 
 Window = tuple[Any, Any, Any, int, Any]  # stride, padding, dilation, groups; output padding, None if not transposed
+Facts = tuple[tuple[int, ...], torch.dtype, str, tuple[int, ...]]  # shape, type and device of x, shape of the weight
 Choice = tuple[tuple[str, ...], tuple[int, ...], torch.dtype]  # names per direction, and the size and type they are for
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -54,7 +55,7 @@ class Changed:
 
 
 def _made(own: type, before: tuple[type, ...]) -> Any:
-    changed = below(own, before)
+    changed: Any = below(own, before)
     return changed.__new__(changed)
 
 
@@ -210,7 +211,7 @@ def _bound(
     if (dtype, device) != (weight_dtype, weight_device) or len(x) != len(weight) or 0 in (*x, *weight):
         return None
     try:
-        plans = choose_all(posed(x, dtype, device, weight, window))
+        plans = choose_all(posed((x, dtype, device, weight), window))
     except (GeometryError, AlgorithmError):
         return None
     names, size, example_dtype = choice
@@ -219,12 +220,13 @@ def _bound(
     return None if set(algorithms_of(plans)) == {"vendor"} else plans
 
 
-def posed(x: tuple[int, ...], dtype: torch.dtype, device: str, weight: tuple[int, ...], window: Window) -> Any:
+def posed(facts: Facts, window: Window) -> Problem:
     """The problem of a call.
 
     Raises:
         GeometryError: The shapes do not fit each other.
     """
+    x, dtype, device, weight = facts
     stride, padding, dilation, groups, extra = window
     axes, transposed, size = len(weight) - 2, extra is not None, tuple(x[2:])
     geometry = Geometry.window(
@@ -240,7 +242,7 @@ def posed(x: tuple[int, ...], dtype: torch.dtype, device: str, weight: tuple[int
     return pose(geometry, x[0], channels, outputs, size, dtype, device)
 
 
-def problem_facts(module: Any, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[tuple[Any, ...], Window]:
+def problem_facts(module: Any, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Facts, Window]:
     """What :func:`posed` asks of a layer that is called with such an input."""
     padding = module.padding
     if module.padding_mode != "zeros":
@@ -260,7 +262,7 @@ def algorithms_of(plans: Plans) -> tuple[str, ...]:
 
 def named(plans: Plans, names: tuple[str, ...]) -> Plans:
     """The plans with other algorithms, where these do not refuse."""
-    chosen: dict[str, Plan] = {}
+    chosen: dict[str, Any] = {}
     for direction, name in zip(DIRECTIONS, names, strict=True):
         plan: Plan = getattr(plans, direction)
         known = name in ALGORITHMS["convolution"] and find("convolution", name).refuses(plan.problem) is None
@@ -284,10 +286,9 @@ class PlannedPooling(Changed):
 
 def pool(module: Any, x: Tensor) -> Tensor:
     """What a pooling of torch.nn computes, by its plan."""
-    if isinstance(module, ADAPTIVE_MAXIMA):
-        return adaptive_max_pool(x, module.output_size)
-    if isinstance(module, ADAPTIVE_MEANS):
-        return adaptive_avg_pool(x, module.output_size)
+    if isinstance(module, ADAPTIVE_MAXIMA + ADAPTIVE_MEANS):
+        size: Any = module.output_size
+        return adaptive_max_pool(x, size) if isinstance(module, ADAPTIVE_MAXIMA) else adaptive_avg_pool(x, size)
     options: dict[str, Any] = {"stride": module.stride, "ceil": module.ceil_mode}
     if isinstance(module, NORMS):
         return lp_pool(x, module.kernel_size, p=float(module.norm_type), **options)
