@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from striate.measuring import Budget, Step, copied, error, race, seconds, tensors_of, unchanged
+from striate.measuring import Budget, Step, copied, distance, error, race, seconds, tensors_of, unchanged
 
 
 def test_a_race_takes_turns_and_keeps_the_shortest_time() -> None:
-    times = {"a": iter([9.0, 3.0, 2.0, 4.0]), "b": iter([0.5, 5.0, 6.0, 7.0])}
+    times = {"a": iter([9.0, 3.0, 2.0, 4.0]), "b": iter([4.0, 5.0, 6.0, 7.0])}
     order: list[str] = []
 
     def timer(work: Callable[[], Any]) -> float:
@@ -120,14 +120,29 @@ ERRORS = [
 
 @pytest.mark.parametrize(("actual", "expected", "value"), ERRORS)
 def test_errors(actual: list[float], expected: list[float], value: float) -> None:
-    assert error([torch.tensor(actual)], [torch.tensor(expected)]) == value
-    assert error([torch.tensor(actual).to(torch.complex64)], [torch.tensor(expected).to(torch.complex64)]) == value
+    assert error(torch.tensor(actual), torch.tensor(expected)) == value
+    assert error(torch.tensor(actual).to(torch.complex64), torch.tensor(expected).to(torch.complex64)) == value
+    assert (distance([torch.tensor(actual)], [torch.tensor(expected)]) > 0) == (value > 0)
 
 
 def test_errors_of_other_things() -> None:
-    assert error([], []) == 0.0
-    assert error([torch.ones(2)], [torch.ones(3)]) == math.inf
-    assert error([torch.ones(2).double()], [torch.ones(2)]) == math.inf
-    assert error([torch.tensor([1, 2])], [torch.tensor([1, 2])]) == 0.0
-    assert error([torch.tensor([1, 3])], [torch.tensor([1, 2])]) == math.inf
-    assert error([torch.ones(1), torch.zeros(1)], [torch.ones(1), torch.full((1,), 1e-9)]) < 1e-8  # judged together
+    assert error(torch.ones(0), torch.ones(0)) == distance([], []) == 0.0
+    assert error(torch.ones(2), torch.ones(3)) == distance([torch.ones(2)], [torch.ones(3)]) == math.inf
+    assert error(torch.ones(2).double(), torch.ones(2)) == math.inf
+    assert error(torch.tensor([1, 2]), torch.tensor([1, 2])) == 0.0
+    assert error(torch.tensor([True, False]), torch.tensor([False, True])) > 1
+    assert distance([torch.ones(1), torch.zeros(1)], [torch.ones(1), torch.full((1,), 1e-9)]) < 1e-8
+
+
+def test_the_hopeless_run_once() -> None:
+    runs: list[str] = []
+
+    def timer(work: Callable[[], Any]) -> float:
+        runs.append(work())
+        return {"slow": 7.0, "quick": 2.0}[runs[-1]]
+
+    assert race([lambda: "slow", lambda: "quick"], timer, lambda: False, most=3) == [7.0, 2.0]
+    assert runs == ["slow", "quick", "quick", "quick", "quick"]
+    runs.clear()
+    race([lambda: "quick", lambda: "quick", lambda: "quick"], timer, lambda: True)
+    assert runs == ["quick"] * 3  # a round of six seconds, and the time is up

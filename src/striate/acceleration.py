@@ -21,7 +21,7 @@ from .errors import AlgorithmError, GeometryError, StriateError
 from .fusion import TYPES as FOLDABLE
 from .fusion import Fold, FoldedActivation, FoldedConvolution, FoldedNormalisation
 from .layouts import GIVEN, lay, lay_back, others
-from .measuring import Budget, Step, Timer, Work, copied, error, race, seconds, tensors_of, unchanged
+from .measuring import Budget, Step, Timer, Work, copied, distance, error, race, seconds, tensors_of, unchanged
 from .observing import Call, Observation, observed
 from .planned_layers import (
     CONVOLUTIONS,
@@ -295,8 +295,8 @@ class _Search:
         expected, expected_gradients = self.expected
         if len(outputs) != len(expected) or gradients.keys() != expected_gradients.keys():
             return inf
-        outside = [error([y], [e]) for y, e in zip(outputs, expected, strict=True)]
-        return max([*outside, error(list(gradients.values()), [expected_gradients[name] for name in gradients])])
+        outside = [error(y, e) for y, e in zip(outputs, expected, strict=True)]
+        return max([*outside, distance(list(gradients.values()), [expected_gradients[name] for name in gradients])])
 
     def _tolerance(self, tensors: Iterable[Tensor]) -> float:
         """What rounding may do to a whole network, which passes it on from layer to layer."""
@@ -520,4 +520,4 @@ class _Alone:
 
     def error(self) -> float:
         """The largest error of output and gradients."""
-        return max(error([a], [b]) for a, b in zip(self.planned(), self.own(), strict=True))
+        return max(error(a, b) for a, b in zip(self.planned(), self.own(), strict=True))

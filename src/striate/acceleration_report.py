@@ -46,7 +46,8 @@ class Acceleration:
         step: "training", forward and backward, or "inference".
         layout: The memory layout that the network computes in now: "as given", "channels_last" or "contiguous".
         fused: The convolutions that take their batch normalisation with them.
-        error: Largest difference over the root mean square, in the model's outputs and the gradients of its parameters.
+        error: Of the model: the largest difference of its outputs over their root mean square, or the norm of the
+            difference of all gradients over their norm, whichever is more.
         functions: What was called as a function and left as it is: module, operation and how often.
         notes: Sentences that a reader should know.
     """
@@ -89,7 +90,7 @@ class Acceleration:
             first = (
                 f"{self.step} step: {self.before:.2f} ms before, {self.after:.2f} ms after ({ratio:.2f} times as fast)"
             )
-            lines = [f"{first}; memory layout: {self.layout}; largest error {self.error:.0e} of the rms."]
+            lines = [f"{first}; memory layout: {self.layout}; error {self.error:.0e}."]
         else:
             lines = [f"{self.step} step: {self.before:.2f} ms. Nothing tried was faster: the model is as it was."]
         if self.fused:

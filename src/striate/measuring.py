@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+HOPELESS = 3.0  # times as long as the best
+QUICK = 0.2  # seconds, below which a first run is too cold to count
+LONG = 5.0  # seconds of one round, after which the time that is up is up
+
 Work = Callable[[], Any]
 Timer = Callable[[Work], float]
 
@@ -66,34 +70,33 @@ def race(
     """The shortest time of each, in rounds that all of them run in turn, so that a busy moment meets all.
 
     Args:
-        works: What to run. One that raises a RuntimeError is out of the race, at infinity.
+        works: What to run. One that raises a RuntimeError is out of the race, at infinity; one that took three times
+            as long as the best is not run again.
         timer: Runs and times.
         until: Whether the time is up, after ``least`` rounds.
         prepare: Makes ready for the work at a place, and is not timed; nor is a first run of the work after it.
-        least: Rounds, after one that is not counted.
+        least: Rounds, after a first one that counts for those alone that are not run again.
         most: Rounds at most.
     """
-    best = [inf] * len(works)
-    out: set[int] = set()
+    best, first = [inf] * len(works), [inf] * len(works)
     for number in range(most + 1):
         for place, work in enumerate(works):
-            if place in out:
+            if number and first[place] > HOPELESS * min(first):
                 continue
             try:
                 if prepare is not None:
                     prepare(place)
-                    if number:
+                    if number and first[place] < QUICK:
                         work()
                 spent = timer(work)
             except RuntimeError:
-                best[place] = inf
-                out.add(place)
+                best[place] = first[place] = inf
                 continue
-            if number:
-                best[place] = min(best[place], spent)
-        if number >= least and until():
+            times = best if number else first
+            times[place] = min(times[place], spent)
+        if until() and (number >= least or sum(first) > LONG):
             break
-    return best
+    return [once if counted == inf else counted for once, counted in zip(first, best, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------------ nothing changes
@@ -208,28 +211,47 @@ def copied(tree: Any) -> Any:
     return tree_map(lambda t: t.detach().clone().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t, tree)
 
 
-def error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest difference over the root mean square of all that is expected; infinity where NaNs differ.
+def error(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference over the root mean square of what is expected; infinity where NaNs differ.
 
-    Tensors are judged together where they are one thing, as the gradients of a network are: one of them may be zero
-    but for rounding, as that of a bias before a batch normalisation.
-
-    >>> error([torch.tensor([1.0, 1.5])], [torch.tensor([1.0, 1.0])])
+    >>> error(torch.tensor([1.0, 1.5]), torch.tensor([1.0, 1.0]))
     0.5
     """
-    largest, squares, count = 0.0, 0.0, 0
+    found = _finite(actual, expected)
+    if found is None:
+        return inf
+    a, b = found
+    largest = float((a - b).abs().max()) if b.numel() else 0.0
+    return largest / float(b.abs().square().mean().sqrt()) if bool(b.any()) else (inf if largest else 0.0)
+
+
+def distance(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The norm of all differences over the norm of all that is expected; infinity where NaNs differ.
+
+    This is how the gradients of a whole network are compared, as the one vector that they are. A single one may be
+    zero but for rounding (that of a bias before a batch normalisation), and a value that rounding moves across the
+    corner of a ReLU changes some of their entries, visibly but rightly.
+
+    >>> distance([torch.tensor([3.0]), torch.tensor([0.5])], [torch.tensor([3.0]), torch.tensor([0.0])])
+    0.16666666666666666
+    """
+    differences = squares = 0.0
     for one, other in zip(actual, expected, strict=True):
-        if one.shape != other.shape or one.dtype != other.dtype:
+        found = _finite(one, other)
+        if found is None:
             return inf
-        if not (other.is_floating_point() or other.is_complex()):
-            largest = largest if torch.equal(one, other) else inf
-            continue
-        wide = torch.complex128 if other.is_complex() else torch.float64
-        a, b = one.detach().to(wide), other.detach().to(wide)
-        finite = b.isfinite()
-        if not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()) or not bool(a[finite].isfinite().all()):
-            return inf
-        if bool(finite.any()):
-            largest = max(largest, float((a[finite] - b[finite]).abs().max()))
-            squares, count = squares + float(b[finite].abs().square().sum()), count + int(finite.sum())
-    return largest / (squares / count) ** 0.5 if squares else (inf if largest else 0.0)
+        differences += float((found[0] - found[1]).abs().square().sum())
+        squares += float(found[1].abs().square().sum())
+    return (differences / squares) ** 0.5 if squares else (inf if differences else 0.0)
+
+
+def _finite(actual: Tensor, expected: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Both in float64 where what is expected is finite; None if they differ in what cannot be subtracted."""
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return None
+    wide = torch.complex128 if expected.is_complex() else torch.float64
+    a, b = actual.detach().to(wide), expected.detach().to(wide)
+    finite = b.isfinite()
+    if not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()) or not bool(a[finite].isfinite().all()):
+        return None
+    return a[finite], b[finite]
