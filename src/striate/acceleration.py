@@ -148,9 +148,7 @@ def _inside(model: Any) -> nn.Module:
 def _require_runnable(model: nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> None:
     tensors = [*model.parameters(), *model.buffers()]
     if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
-        raise StriateError(
-            "The model has lazy layers without sizes yet; run it once on the inputs, then accelerate it."
-        )
+        raise StriateError("The model has lazy layers without sizes; run it once on the inputs, then accelerate it.")
     if any(tensor.is_meta for tensor in tensors):
         raise StriateError("The model is on the meta device and has no numbers; give it a place with to_empty().")
     if not tensors_of((inputs, keywords)):
