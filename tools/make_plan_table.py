@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from striate import estimates, files, machine
-from striate.computing import ALGORITHMS, DIRECTIONS, LAYOUTS, Problem, find
+from striate.computing import ALGORITHMS, DIRECTIONS, LAYOUTS, Problem
 from striate.geometry import Geometry
 from striate.planning import automatic, barred
 from striate.races import race

@@ -42,7 +42,8 @@ from .planned_layers import (
     posed,
     problem_facts,
 )  # fmt: skip
-from .planning import Plans, choose_all, turn
+from .planning import SHARE, choose_all, turn
+from .policy import tuning
 from .progress import Progress
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -125,11 +126,6 @@ def restore(model: Model) -> Model:
         change_back(module)
         lay_back(module)
     return model
-
-
-def plans_for(problem: Problem, budget: float) -> Plans:
-    """The plans that a layer is tried with, found within so many seconds."""
-    return choose_all(problem)
 
 
 def _inside(model: Any) -> nn.Module:
@@ -348,7 +344,7 @@ class _Search:
         return frozenset(module for module in self.seen.calls if self.trials[layout, module].gains)
 
     def _tried(self, module: nn.Module, calls: Sequence[Call], layout: str, budget: float) -> _Trial:
-        trial = self._planned(module, max(calls, key=lambda call: torch.Size(call.shape).numel()), budget / 2)
+        trial = self._planned(module, max(calls, key=lambda call: torch.Size(call.shape).numel()), layout, budget / 2)
         if trial.note:
             return trial
         until = Budget(budget / 2)
@@ -372,7 +368,7 @@ class _Search:
             planned = PlannedTransposed if isinstance(module, TRANSPOSED) else PlannedConvolution
         change(module, planned, **trial.marks)
 
-    def _planned(self, module: Any, call: Call, budget: float) -> _Trial:
+    def _planned(self, module: Any, call: Call, layout: str, budget: float) -> _Trial:
         """What plans would do, not measured yet; or why there are none."""
         kind = kind_of(module)
         if kind is None:
@@ -382,16 +378,17 @@ class _Search:
         if getattr(module, "return_indices", False):
             return _Trial(note="left as it is: it returns its switches too")
         try:
-            if isinstance(module, CONVOLUTIONS + TRANSPOSED):
-                return self._planned_convolution(module, call, budget)
-            return self._planned_pooling(module, call)
+            with tuning("measure", budget=SHARE * budget / len(DIRECTIONS)):
+                if isinstance(module, CONVOLUTIONS + TRANSPOSED):
+                    return self._planned_convolution(module, call, layout)
+                return self._planned_pooling(module, call, layout)
         except (GeometryError, AlgorithmError) as reason:
             return _Trial(note=f"left as it is: {reason}")
 
-    def _planned_convolution(self, module: Any, call: Call, budget: float) -> _Trial:
-        facts, window = problem_facts(module, call.shape, call.dtype, call.device)
+    def _planned_convolution(self, module: Any, call: Call, layout: str) -> _Trial:
+        facts, window = problem_facts(module, call.example(layout))
         problem = posed(facts, window)
-        plans = plans_for(problem, budget)
+        plans = choose_all(problem)
         algorithms = {
             direction: getattr(plans, turn(problem.direction, direction)).algorithm
             for direction in DIRECTIONS
@@ -402,10 +399,10 @@ class _Search:
         choice: Choice = (algorithms_of(plans), facts[0][2:], facts[1])
         return _Trial(algorithms=algorithms, marks={"choice": choice})
 
-    def _planned_pooling(self, module: Any, call: Call) -> _Trial:
+    def _planned_pooling(self, module: Any, call: Call, layout: str) -> _Trial:
         if isinstance(module, NORMS) and (module.norm_type % 2 or module.ceil_mode):
             return _Trial(note="left as it is: PyTorch's norm differs for this exponent or with ceil_mode")
-        names = dict(zip(DIRECTIONS, pooling_algorithms(module, call.example(GIVEN)), strict=False))
+        names = dict(zip(DIRECTIONS, pooling_algorithms(module, call.example(layout)), strict=False))
         algorithms = {d: name for d, name in names.items() if self._computes(d, module, call)}
         planned = set(algorithms.values()) != {"vendor"}
         return _Trial(algorithms=algorithms, marks={"axes": len(call.shape) - 2} if planned else {})

@@ -266,6 +266,7 @@ def bench(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64.")] = "float32",
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of every contender.  [7, quick 5]")] = None,
     shared: Annotated[bool, typer.Option("--shared", help="Count processor time: others use the machine too.")] = False,
+    rigor: Annotated[str, typer.Option(help="How plans are made: estimate, measure or frozen.")] = "measure",
     compiled: Annotated[bool, typer.Option("--compiled", help="Let torch.compile take part; slow.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers into this file.")] = None,
     page: Annotated[str | None, typer.Option("--write", help="Write a Markdown page with a picture here.")] = None,
@@ -274,6 +275,7 @@ def bench(
     import torch
 
     from . import benchmark, files
+    from .policy import tuning
 
     types = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float64")}
     if dtype not in types:
@@ -283,7 +285,7 @@ def bench(
         raise OptionError(f"--shared --threads {threads}: processor time is that of one thread; leave one of them out.")
     effort = benchmark.QUICK if quick else benchmark.Effort()
     clock = time.process_time if shared else time.perf_counter
-    with _progress() as (bar, _):
+    with _progress() as (bar, _), tuning(rigor, budget=600):
         found = benchmark.run(
             benchmark.selected(only, quick=quick),
             threads=counts,

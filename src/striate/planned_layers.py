@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from .adaptive import adaptive_avg_pool, adaptive_max_pool
 from .borders import laid_like
-from .computing import ALGORITHMS, DIRECTIONS, Problem, as_given, autocasts, find, vendor
+from .computing import ALGORITHMS, DIRECTIONS, Problem, as_given, autocasts, find, layout_of, vendor
 from .errors import AlgorithmError, GeometryError
 from .geometry import Geometry, per_axis
 from .graphs import whole
@@ -26,7 +26,7 @@ from .pooling import avg_pool, lp_pool, max_pool, served_by
 from .trilinear import convolve
 
 Window = tuple[Any, Any, Any, int, Any]  # stride, padding, dilation, groups; output padding, None if not transposed
-Facts = tuple[tuple[int, ...], torch.dtype, str, tuple[int, ...]]  # shape, type and device of x, shape of the weight
+Facts = tuple[tuple[int, ...], torch.dtype, str, tuple[int, ...], str]  # shape, type, device of x; of the weight; layout
 Choice = tuple[tuple[str, ...], tuple[int, ...], torch.dtype]  # names per direction, and the size and type they are for
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -165,7 +165,7 @@ def planned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: 
     device = x.device.type
     try:
         facts = (x.shape, _computed(x, device), device, weight.shape, _computed(weight, device), weight.device.type)
-        plans = _bound(len(ALGORITHMS["convolution"]), *facts, window, choice)
+        plans = _bound(len(ALGORITHMS["convolution"]), *facts, layout_of(x), window, choice)
     except TypeError:  # a traced graph leaves sizes open: they cannot be looked up
         plans = None
     if plans is None:
@@ -201,6 +201,7 @@ def _bound(
     weight: tuple[int, ...],
     weight_dtype: torch.dtype,
     weight_device: str,
+    layout: str,
     window: Window,
     choice: Choice,
 ) -> Plans | None:
@@ -211,7 +212,7 @@ def _bound(
     if (dtype, device) != (weight_dtype, weight_device) or len(x) != len(weight) or 0 in (*x, *weight):
         return None
     try:
-        plans = choose_all(posed((x, dtype, device, weight), window))
+        plans = choose_all(posed((x, dtype, device, weight, layout), window))
     except (GeometryError, AlgorithmError):
         return None
     names, size, example_dtype = choice
@@ -226,7 +227,7 @@ def posed(facts: Facts, window: Window) -> Problem:
     Raises:
         GeometryError: The shapes do not fit each other.
     """
-    x, dtype, device, weight = facts
+    x, dtype, device, weight, layout = facts
     stride, padding, dilation, groups, extra = window
     axes, transposed, size = len(weight) - 2, extra is not None, tuple(x[2:])
     geometry = Geometry.window(
@@ -239,20 +240,19 @@ def posed(facts: Facts, window: Window) -> Problem:
     if channels != x[1]:
         raise GeometryError(f"x has {x[1]} channels, but the weight with groups={groups} takes {channels}.")
     geometry.output_size(size)
-    return pose(geometry, x[0], channels, outputs, size, dtype, device)
+    return pose(geometry, x[0], channels, outputs, size, dtype, device, layout)
 
 
-def problem_facts(module: Any, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Facts, Window]:
-    """What :func:`posed` asks of a layer that is called with such an input."""
-    padding = module.padding
+def problem_facts(module: Any, x: Tensor) -> tuple[Facts, Window]:
+    """What :func:`posed` asks of a layer that is called with x."""
+    shape, device, padding = tuple(x.shape), x.device.type, module.padding
     if module.padding_mode != "zeros":
         around = module._reversed_padding_repeated_twice
         rows = [around[i] + around[i + 1] for i in reversed(range(0, len(around), 2))]
         shape, padding = (*shape[:2], *(n + more for n, more in zip(shape[2:], rows, strict=True))), 0
     extra = module.output_padding if isinstance(module, TRANSPOSED) else None
-    lowered = _computed(torch.empty(0, dtype=dtype, device=device), device)
     window = (module.stride, padding, module.dilation, module.groups, extra)
-    return (shape, lowered, device, tuple(module.weight.shape)), window
+    return (shape, _computed(x, device), device, tuple(module.weight.shape), layout_of(x)), window
 
 
 def algorithms_of(plans: Plans) -> tuple[str, ...]:
