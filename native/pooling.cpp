@@ -792,10 +792,12 @@ class Pooling {
 
         // What stands at the switches.
         void select(const Out *switches, T *values, int64_t n) const {
-            int64_t step = inner > 1;
+            int64_t pitch = inner, step = inner > 1;
+            const T *from = image;
+#pragma GCC ivdep
             for (int64_t j = 0; j < n; ++j) {
-                int64_t place = std::max<int64_t>(switches[j], 0);  // -1 where a window reads nothing
-                values[j] = image[place * inner + j * step];
+                int64_t place = switches[j] < 0 ? 0 : switches[j];  // -1 where a window reads nothing
+                values[j] = from[place * pitch + j * step];
             }
         }
 
