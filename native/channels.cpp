@@ -14,6 +14,7 @@ namespace striate::STRIATE_SET {
 namespace {
 
 constexpr int64_t TILE_BYTES = 256 * 1024;  // of scratch, which is to stay in the second-level cache
+constexpr int64_t AT_ONCE = 8;              // blocks of channels that lie next to each other in memory
 constexpr int64_t TASKS = 32;               // partial sums of a weight gradient: a number that no machine changes
 
 // Divisors are strides and dilations: mostly 1, and division is slow.
@@ -261,7 +262,7 @@ void solve(const Line (&line)[AXES], const int64_t *size, const Tile<W> &x, int6
                 const int64_t count = turn_of(line[2], turns, r, 0).count;
                 int64_t from = 0, here = 0;
                 for (int64_t pieces = ceil_div(count, MOST_RESULTS<W>); pieces > 0; --pieces, from += here) {
-                    here = (count - from) / pieces;
+                    here = floor_div(count - from, pieces);
                     s.runs = 0;
                     for (int64_t q = 0; q < turns.taps && q < line[2].taps; ++q) {
                         const Line part = turn_of(line[2], turns, r + from * turns.results, q);
@@ -293,6 +294,12 @@ Region read_by(const Region &result, const Window &window, const int64_t *size, 
         source.to[a] = std::max(source.from[a], source.to[a]);
     }
     return source;
+}
+
+// Blocks of channels that are packed at once: several where they are neighbours in memory.
+template <typename T>
+int64_t blocks_at_once(const Blocks &blocks, const Maps<T> &maps) {
+    return blocks.each == 1 && blocks.planes == 1 && maps.channel == 1 ? std::min<int64_t>(AT_ONCE, blocks.count) : 1;
 }
 
 // Cuts regions of results so that a tile of each, with its source, fits the scratch.
@@ -363,13 +370,15 @@ Results<W> results_of(W *scratch, const Region &region, const Maps<T> &to, int64
     return out;
 }
 
-// All planes of a block, `plane` elements apart, from a tile that is the first of them. One more is there for scratch.
+// All planes of a block, `plane` elements apart, from a tile that is the first of them; one more is there for scratch.
+// Or the one plane of several blocks.
 template <typename T, typename W>
 void pack_planes(const Tile<W> &tile, int64_t plane, const Maps<T> &maps, int64_t example, const int64_t *size,
-                 const Blocks &blocks, int64_t block) {
+                 const Blocks &blocks, int64_t block, int64_t here) {
     constexpr int64_t N = LANES<W>;
     Channels<W> all;
     Tile<W> other = tile;
+    if (here > 1) return pack<T, W>(tile, maps, example, size, blocks.source<W>(block, 0), here, plane);
     if (!blocks.span<W>(block, all)) {
         for (int64_t p = 0; p < blocks.planes; ++p, other.data += plane)
             pack<T, W>(other, maps, example, size, blocks.source<W>(block, p));
@@ -402,43 +411,47 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
         size[a] = inward ? axis[a].out : axis[a].size;
         whole[a] = inward ? axis[a].size : axis[a].out;
     }
+    const int64_t at_once = blocks_at_once(blocks, from), groups = ceil_div(blocks.count, at_once);
     const int64_t apart = turns_of(line_of(axis[2], direction, 0)).apart, beyond = MOST_RESULTS<W> * apart;
     const Tiles tiles = tiles_of(whole, [&](const Region &result) {
         const Region source = read_by(result, window, size, beyond);
-        return (planes_in_scratch(blocks) * vectors(source, apart) + vectors(result, 1)) * BYTES;
+        return (at_once * planes_in_scratch(blocks) * vectors(source, apart) + vectors(result, 1)) * BYTES;
     });
     W *weights = weight_scratch.at_least<W>(blocks.count * blocks.planes * taps * N + columns * 8 / int64_t(sizeof(W)));
     int64_t *tap_place = reinterpret_cast<int64_t *>(weights + blocks.count * blocks.planes * taps * N);
     std::fill(tap_place, tap_place + columns, -1);
     place_taps(tap_place, axis[2], direction, N);
     pack_weights(weights, tap_place, weight, blocks, axis, inward);
-    const int64_t tasks = window.batch * tiles.all() * blocks.count;
+    const int64_t tasks = window.batch * tiles.all() * groups;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t task = 0; task < tasks; ++task) {
-        const int64_t block = task % blocks.count, example = task / blocks.count / tiles.all();
-        const Region result = tiles[task / blocks.count % tiles.all()];
+        const int64_t first = task % groups * at_once, here = std::min(at_once, blocks.count - first);
+        const int64_t example = task / groups / tiles.all();
+        const Region result = tiles[task / groups % tiles.all()];
         const Region source = read_by(result, window, size, beyond);
         const int64_t plane = vectors(source, apart) * N;
         int64_t *place = number_scratch.at_least<int64_t>(source.extent(2) + 3 * columns);
         Run *run = reinterpret_cast<Run *>(place + source.extent(2));
-        W *scratch = tile_scratch.at_least<W>(planes_in_scratch(blocks) * plane + vectors(result, 1) * N);
-        const Tile<W> tile = tile_of(scratch, source, apart, place);
-        pack_planes<T, W>(tile, plane, from, example, size, blocks, block);
-        const auto channels = blocks.result<W>(block);
-        W *unpacked = scratch + planes_in_scratch(blocks) * plane;
-        const Results<W> out = results_of<T, W>(unpacked, result, to, example, channels);
-        const Weights<W> w{weights + block * blocks.planes * taps * N, tap_place, blocks.planes, taps * N,
-                           {rows * columns * N, columns * N}};
-        for (int64_t r = 0; r < lines(axis[0], direction); ++r)
-            for (int64_t q = 0; q < lines(axis[1], direction); ++q)
-                for (int64_t p = 0; p < lines(axis[2], direction); ++p) {
-                    const int64_t number[AXES] = {r, q, p};
-                    Line line[AXES];
-                    for (int a = 0; a < AXES; ++a)
-                        line[a] = within(line_of(axis[a], direction, number[a]), result.from[a], result.to[a]);
-                    solve<W>(line, size, tile, plane, w, out, run);
-                }
-        if (out.data == unpacked) unpack<T, W>(unpacked, result, to, example, channels);
+        const int64_t all_planes = at_once * planes_in_scratch(blocks) * plane;
+        W *scratch = tile_scratch.at_least<W>(all_planes + vectors(result, 1) * N), *unpacked = scratch + all_planes;
+        Tile<W> tile = tile_of(scratch, source, apart, place);
+        pack_planes<T, W>(tile, plane, from, example, size, blocks, first, here);
+        for (int64_t block = first; block < first + here; ++block, tile.data += plane) {
+            const auto channels = blocks.result<W>(block);
+            const Results<W> out = results_of<T, W>(unpacked, result, to, example, channels);
+            const Weights<W> w{weights + block * blocks.planes * taps * N, tap_place, blocks.planes, taps * N,
+                               {rows * columns * N, columns * N}};
+            for (int64_t r = 0; r < lines(axis[0], direction); ++r)
+                for (int64_t q = 0; q < lines(axis[1], direction); ++q)
+                    for (int64_t p = 0; p < lines(axis[2], direction); ++p) {
+                        const int64_t number[AXES] = {r, q, p};
+                        Line line[AXES];
+                        for (int a = 0; a < AXES; ++a)
+                            line[a] = within(line_of(axis[a], direction, number[a]), result.from[a], result.to[a]);
+                        solve<W>(line, size, tile, plane, w, out, run);
+                    }
+            if (out.data == unpacked) unpack<T, W>(unpacked, result, to, example, channels);
+        }
     }
 }
 
@@ -453,10 +466,10 @@ struct Products {
     int64_t count[AXES], x_step[2], y_step[2], x_row, sums_step[2];
 };
 
-constexpr int AT_ONCE = 4;  // positions
+constexpr int POSITIONS = 4;
 constexpr int MOST_ROWS = REGISTERS == 32 ? 3 : 2;
 
-// R x K taps: each value of x serves up to AT_ONCE positions. Few taps keep several sums each, so that no addition waits
+// R x K taps: each value of x serves up to POSITIONS. Few taps keep several sums each, so that no addition waits
 // for the one before it.
 template <typename W, int R, int K>
 void multiply_up(const Products<W> &s) {
@@ -482,7 +495,7 @@ void multiply_up(const Products<W> &s) {
                 x += P * N, y += P * N;
             };
             int64_t left = s.count[2];
-            for (; left >= AT_ONCE; left -= AT_ONCE) some(std::integral_constant<int, AT_ONCE>{});
+            for (; left >= POSITIONS; left -= POSITIONS) some(std::integral_constant<int, POSITIONS>{});
             for (; left > 0; --left) some(std::integral_constant<int, 1>{});
         }
     unroll<R>([&](auto r) STRIATE_INLINE {
@@ -578,32 +591,39 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
         }
         return source;
     };
+    const int64_t in_x = blocks_at_once(blocks, input), in_y = blocks_at_once(blocks, output);
+    const int64_t at_once = std::min(in_x, in_y), groups = ceil_div(blocks.count, at_once);
     const Tiles tiles = tiles_of(out, [&](const Region &result) {
-        return (planes_in_scratch(blocks) * vectors(read(result), turns.apart) + vectors(result, turns.results)) * BYTES;
+        const int64_t x = planes_in_scratch(blocks) * vectors(read(result), turns.apart);
+        return at_once * (x + vectors(result, turns.results)) * BYTES;
     });
     const int64_t units = window.batch * tiles.all();
-    const int64_t chunks = std::min(units, ceil_div(TASKS, blocks.count)), length = blocks.planes * taps * N;
+    const int64_t chunks = std::min(units, ceil_div(TASKS, groups)), length = blocks.planes * taps * N;
     W *partial = weight_scratch.at_least<W>(blocks.count * chunks * length);
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t task = 0; task < blocks.count * chunks; ++task) {
-        const int64_t block = task % blocks.count, chunk = task / blocks.count;
-        W *sums = partial + (block * chunks + chunk) * length;
-        std::fill(sums, sums + length, W(0));
-        const auto channels = blocks.result<W>(block);
+    for (int64_t task = 0; task < groups * chunks; ++task) {
+        const int64_t group = task % groups * at_once, here = std::min(at_once, blocks.count - group);
+        const int64_t chunk = task / groups;
+        for (int64_t block = group; block < group + here; ++block) {
+            W *sums = partial + (block * chunks + chunk) * length;
+            std::fill(sums, sums + length, W(0));
+        }
+        const auto channels = blocks.result<W>(group);
         for (int64_t unit = chunk * units / chunks; unit < (chunk + 1) * units / chunks; ++unit) {
             const Region result = tiles[unit % tiles.all()], source = read(result);
             const int64_t example = unit / tiles.all();
-            const int64_t x_vectors = vectors(source, turns.apart), y_vectors = vectors(result, turns.results);
+            const int64_t x_plane = vectors(source, turns.apart) * N, y_plane = vectors(result, turns.results) * N;
             int64_t *place = number_scratch.at_least<int64_t>(source.extent(2) + result.extent(2));
-            W *scratch = tile_scratch.at_least<W>((planes_in_scratch(blocks) * x_vectors + y_vectors) * N);
-            Tile<W> x = tile_of(scratch + y_vectors * N, source, turns.apart, place);
-            const Tile<W> y = tile_of(scratch, result, turns.results, place + source.extent(2));
-            pack<T, W>(y, output, example, out, channels);
+            W *scratch = tile_scratch.at_least<W>(at_once * (planes_in_scratch(blocks) * x_plane + y_plane));
+            Tile<W> y = tile_of(scratch, result, turns.results, place);
+            Tile<W> x = tile_of(scratch + at_once * y_plane, source, turns.apart, place + result.extent(2));
+            pack<T, W>(y, output, example, out, channels, here, y_plane);
+            pack_planes<T, W>(x, x_plane, input, example, size, blocks, group, here);
             Line line[AXES];
             for (int a = 0; a < AXES; ++a) line[a] = within(whole[a], result.from[a], result.to[a]);
-            pack_planes<T, W>(x, x_vectors * N, input, example, size, blocks, block);
-            for (int64_t p = 0; p < blocks.planes; ++p, x.data += x_vectors * N)
-                contribute<W>(line, size, x, y, sums + p * taps * N);
+            for (int64_t block = group; block < group + here; ++block, y.data += y_plane)
+                for (int64_t p = 0; p < blocks.planes; ++p, x.data += x_plane)
+                    contribute<W>(line, size, x, y, partial + (block * chunks + chunk) * length + p * taps * N);
         }
     }
 #pragma omp parallel for

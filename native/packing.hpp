@@ -160,13 +160,17 @@ struct Channels {
     bool adjacent;  // lane l holds channel of[0] + l, and that channel exists if l < total - of[0]
 };
 
-// One row of positions, channels next to each other in memory.
+// One row of positions, channels next to each other in memory, into `blocks` tiles that lie `apart` from each other.
 template <typename T, typename W>
-void pack_adjacent(W *to, const int64_t *place, const T *from, int64_t step, int64_t count, int64_t lanes) {
-    if (lanes >= LANES<W>)
-        for (int64_t i = 0; i < count; ++i) store(to + place[i], load(from + i * step));
-    else
-        for (int64_t i = 0; i < count; ++i) store(to + place[i], load_some<T, W>(from + i * step, lanes));
+void pack_adjacent(W *to, const int64_t *place, const T *from, int64_t step, int64_t count, int64_t lanes,
+                   int64_t blocks, int64_t apart) {
+    constexpr int N = LANES<W>;
+    const int64_t full = std::min(lanes / N, blocks);
+    for (int64_t i = 0; i < count; ++i) {
+        for (int64_t b = 0; b < full; ++b) store(to + b * apart + place[i], load(from + i * step + b * N));
+        if (full < blocks)
+            store(to + full * apart + place[i], load_some<T, W>(from + i * step + full * N, lanes - full * N));
+    }
 }
 
 // `rows` rows of `width` positions that follow each other in memory; in the tile, rows lie `pitch` elements apart.
@@ -202,9 +206,11 @@ void pack_any(W *to, const int64_t *place, const T *const *lane, int64_t step, i
         for (int l = 0; l < LANES<W>; ++l) to[place[i] + l] = widen(lane[l][i * step]);
 }
 
-// A region of one example, which may reach beyond the map: there it is 0.
+// A region of one example, which may reach beyond the map: there it is 0. Of adjacent channels, more `blocks` than one
+// may be packed at once, so that memory is read in order; their tiles lie `apart` from each other.
 template <typename T, typename W>
-void pack(const Tile<W> &tile, const Maps<T> &maps, int64_t example, const int64_t *size, const Channels<W> &channels) {
+void pack(const Tile<W> &tile, const Maps<T> &maps, int64_t example, const int64_t *size, const Channels<W> &channels,
+          int64_t blocks = 1, int64_t apart = 0) {
     constexpr int N = LANES<W>;
     const Region &region = tile.region;
     const int64_t extent = region.extent(2), start = std::max<int64_t>(region.from[2], 0);
@@ -214,7 +220,8 @@ void pack(const Tile<W> &tile, const Maps<T> &maps, int64_t example, const int64
     const bool rows_follow = maps.step[2] == 1 && maps.step[1] == width && width < N;
     const int64_t *place = tile.place + left;
     const auto zeros = [&](W *row, int64_t from, int64_t to) {
-        for (int64_t c = from; c < to; ++c) store(row + tile.place[c], Lanes<W>{});
+        for (int64_t b = 0; b < blocks; ++b)
+            for (int64_t c = from; c < to; ++c) store(row + b * apart + tile.place[c], Lanes<W>{});
     };
     for (int64_t z = region.from[0]; z < region.to[0]; ++z) {
         const T *lane[N], *plane = maps.data + example * maps.batch + z * maps.step[0] + start * maps.step[2];
@@ -231,7 +238,7 @@ void pack(const Tile<W> &tile, const Maps<T> &maps, int64_t example, const int64
             const T *from = plane + y * maps.step[1];
             if (channels.adjacent && maps.channel == 1) {
                 const int64_t lanes = channels.total - channels.of[0];
-                pack_adjacent<T, W>(row, place, from + channels.of[0], maps.step[2], width, lanes);
+                pack_adjacent<T, W>(row, place, from + channels.of[0], maps.step[2], width, lanes, blocks, apart);
                 continue;
             }
             for (int l = 0; l < N; ++l) lane[l] = from + channels.of[l] * maps.channel;
