@@ -27,14 +27,15 @@ struct Line {
     int64_t count, first, step, source, stride, dilation, taps, tap, tap_step;
 };
 
-// Taps [from, to) of a line reach [0, size) from some of the results i to i + more - 1.
+// Taps [from, to) reach [0, size) from some of the results whose first one reads `source` through tap 0, and whose last
+// one reads `ahead` of it. Numbers and no Line, because a copy of a Line is read back only when all results stored
+// before it have reached the cache.
 struct Reach {
     int64_t from, to;
 };
-Reach reach(const Line &line, int64_t i, int64_t more, int64_t size) {
-    int64_t low = line.source + i * line.stride, high = low + (more - 1) * line.stride;
-    int64_t from = std::max<int64_t>(ceil_div(-high, line.dilation), 0);
-    int64_t to = std::min(floor_div(size - 1 - low, line.dilation) + 1, line.taps);
+Reach reach(int64_t source, int64_t dilation, int64_t taps, int64_t ahead, int64_t size) {
+    int64_t from = std::max<int64_t>(ceil_div(-source - ahead, dilation), 0);
+    int64_t to = std::min(floor_div(size - 1 - source, dilation) + 1, taps);
     return {from, std::max(from, to)};
 }
 
@@ -238,12 +239,13 @@ struct Weights {
 template <typename W>
 void solve(const Line (&line)[AXES], const int64_t *size, const Tile<W> &x, int64_t x_plane, const Weights<W> &w,
            const Results<W> &out, Run *run) {
-    const Turns turns = turns_of(line[2]);
-    const int64_t at_once = taps_at_once<W>(ceil_div(line[2].taps, turns.taps));
+    const Line &row = line[2];
+    const Turns turns = turns_of(row);
+    const int64_t at_once = taps_at_once<W>(ceil_div(row.taps, turns.taps));
     Sums<W> s{};
     s.run = run, s.planes = w.planes, s.x_plane = x_plane, s.w_plane = w.plane;
     for (int a = 0; a < 2; ++a) s.x_tap[a] = line[a].dilation * x.step[a], s.w_tap[a] = line[a].tap_step * w.row[a];
-    s.result_step = line[2].step * turns.results * out.step[2];
+    s.result_step = row.step * turns.results * out.step[2];
     for (int64_t i = 0; i < line[0].count; ++i)
         for (int64_t j = 0; j < line[1].count; ++j) {
             const int64_t at[2] = {i, j};
@@ -251,27 +253,31 @@ void solve(const Line (&line)[AXES], const int64_t *size, const Tile<W> &x, int6
             W *out_row = out.data;
             for (int a = 0; a < 2; ++a) {
                 const Line &l = line[a];
-                const Reach taps = reach(l, at[a], 1, size[a]);
+                const Reach taps = reach(l.source + at[a] * l.stride, l.dilation, l.taps, 0, size[a]);
                 s.taps[a] = taps.to - taps.from;
                 if (s.taps[a] == 0) continue;
                 s.x += (l.source + at[a] * l.stride + taps.from * l.dilation - x.region.from[a]) * x.step[a];
                 s.w += (l.tap + taps.from * l.tap_step) * w.row[a];
             }
-            for (int a = 0; a < 2; ++a) out_row += (line[a].first + at[a] * line[a].step - out.region.from[a]) * out.step[a];
-            for (int64_t r = 0; r < turns.results && r < line[2].count; ++r) {
-                const int64_t count = turn_of(line[2], turns, r, 0).count;
+            for (int a = 0; a < 2; ++a)
+                out_row += (line[a].first + at[a] * line[a].step - out.region.from[a]) * out.step[a];
+            for (int64_t r = 0; r < turns.results && r < row.count; ++r) {
+                const int64_t count = ceil_div(row.count - r, turns.results);
                 int64_t from = 0, here = 0;
                 for (int64_t pieces = ceil_div(count, MOST_RESULTS<W>); pieces > 0; --pieces, from += here) {
                     here = floor_div(count - from, pieces);
+                    const int64_t first = r + from * turns.results;
                     s.runs = 0;
-                    for (int64_t q = 0; q < turns.taps && q < line[2].taps; ++q) {
-                        const Line part = turn_of(line[2], turns, r + from * turns.results, q);
-                        const Reach taps = reach(part, 0, here, size[2]);
+                    for (int64_t q = 0; q < turns.taps && q < row.taps; ++q) {
+                        const int64_t reads = row.source + first * row.stride + q * row.dilation;
+                        const int64_t all = ceil_div(row.taps - q, turns.taps);
+                        const Reach taps = reach(reads, turns.apart, all, (here - 1) * turns.apart, size[2]);
                         if (taps.to == taps.from) continue;
-                        run[s.runs++] = {x.place[part.source + taps.from * part.dilation - x.region.from[2]],
-                                         w.place[part.tap + taps.from * part.tap_step], taps.to - taps.from};
+                        run[s.runs++] = {x.place[reads + taps.from * turns.apart - x.region.from[2]],
+                                         w.place[row.tap + (q + taps.from * turns.taps) * row.tap_step],
+                                         taps.to - taps.from};
                     }
-                    s.result = out_row + (line[2].first + (r + from * turns.results) * line[2].step - out.region.from[2]) * out.step[2];
+                    s.result = out_row + (row.first + first * row.step - out.region.from[2]) * out.step[2];
                     add_up_of<W>(here, at_once)(s);
                 }
             }
@@ -352,14 +358,16 @@ void pack_weights(W *to, const int64_t *place, const T *weight, const Blocks &bl
                 for (int64_t row = 0; row < rows; ++row)
                     for (int64_t tap = 0; tap < columns; ++tap)
                         if (place[tap] >= 0)  // a stride may pass over some
-                            to[row * columns * LANES<W> + place[tap] + l] = widen(weight[pair * length + row * columns + tap]);
+                            to[row * columns * LANES<W> + place[tap] + l] =
+                                widen(weight[pair * length + row * columns + tap]);
             }
     }
 }
 
 // Where results go at once: into the maps, if these hold whole blocks of channels as they are, or else into scratch.
 template <typename T, typename W>
-Results<W> results_of(W *scratch, const Region &region, const Maps<T> &to, int64_t example, const Channels<W> &channels) {
+Results<W> results_of(W *scratch, const Region &region, const Maps<T> &to, int64_t example,
+                      const Channels<W> &channels) {
     const int64_t row = LANES<W> * region.extent(2);
     Results<W> out{scratch, region, {row * region.extent(1), row, LANES<W>}};
     if constexpr (std::is_same_v<T, W>)

@@ -294,7 +294,8 @@ void unpack(const W *tile, const Region &region, const Maps<T> &maps, int64_t ex
                         store_some<T, W>(lane[0] + i * maps.step[2], load(row + i * N), channels.used);
             } else {
                 for (int64_t i = 0; i < width; ++i)
-                    for (int64_t l = 0; l < channels.used; ++l) lane[l][i * maps.step[2]] = narrow<T, W>(row[i * N + l]);
+                    for (int64_t l = 0; l < channels.used; ++l)
+                        lane[l][i * maps.step[2]] = narrow<T, W>(row[i * N + l]);
             }
         }
 }
