@@ -322,15 +322,19 @@ struct Tiles {
         return region;
     }
 };
+// `bytes` of scratch a region needs for each of the blocks at once: so many that borders packed twice do not add half.
 template <typename F>
-Tiles tiles_of(const int64_t *whole, F bytes) {
-    Tiles tiles{{whole[0], whole[1], whole[2]}, {1, 1, 1}, {whole[0], whole[1], whole[2]}};
-    for (int a = 0; a < AXES; ++a)
-        while (tiles.extent[a] > 1 && bytes(tiles[tiles.all() / 2]) > TILE_BYTES) {
-            tiles.count[a] = ceil_div(whole[a], ceil_div(tiles.extent[a], 2));
-            tiles.extent[a] = ceil_div(whole[a], tiles.count[a]);
-        }
-    return tiles;
+Tiles tiles_of(const int64_t *whole, int64_t &at_once, F bytes) {
+    for (;; at_once = ceil_div(at_once, 2)) {
+        Tiles tiles{{whole[0], whole[1], whole[2]}, {1, 1, 1}, {whole[0], whole[1], whole[2]}};
+        const int64_t undivided = bytes(tiles[0]);
+        for (int a = 0; a < AXES; ++a)
+            while (tiles.extent[a] > 1 && at_once * bytes(tiles[tiles.all() / 2]) > TILE_BYTES) {
+                tiles.count[a] = ceil_div(whole[a], ceil_div(tiles.extent[a], 2));
+                tiles.extent[a] = ceil_div(whole[a], tiles.count[a]);
+            }
+        if (at_once == 1 || 2 * tiles.all() * bytes(tiles[tiles.all() / 2]) <= 3 * undivided) return tiles;
+    }
 }
 
 // Where the taps of a row stand in the packed weights: those that one turn of one line reads, one after the other.
@@ -419,12 +423,13 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
         size[a] = inward ? axis[a].out : axis[a].size;
         whole[a] = inward ? axis[a].size : axis[a].out;
     }
-    const int64_t at_once = blocks_at_once(blocks, from), groups = ceil_div(blocks.count, at_once);
+    int64_t at_once = blocks_at_once(blocks, from);
     const int64_t apart = turns_of(line_of(axis[2], direction, 0)).apart, beyond = MOST_RESULTS<W> * apart;
-    const Tiles tiles = tiles_of(whole, [&](const Region &result) {
+    const Tiles tiles = tiles_of(whole, at_once, [&](const Region &result) {
         const Region source = read_by(result, window, size, beyond);
-        return (at_once * planes_in_scratch(blocks) * vectors(source, apart) + vectors(result, 1)) * BYTES;
+        return (planes_in_scratch(blocks) * vectors(source, apart) + vectors(result, 1)) * BYTES;
     });
+    const int64_t groups = ceil_div(blocks.count, at_once);
     W *weights = weight_scratch.at_least<W>(blocks.count * blocks.planes * taps * N + columns * 8 / int64_t(sizeof(W)));
     int64_t *tap_place = reinterpret_cast<int64_t *>(weights + blocks.count * blocks.planes * taps * N);
     std::fill(tap_place, tap_place + columns, -1);
@@ -599,12 +604,12 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
         }
         return source;
     };
-    const int64_t in_x = blocks_at_once(blocks, input), in_y = blocks_at_once(blocks, output);
-    const int64_t at_once = std::min(in_x, in_y), groups = ceil_div(blocks.count, at_once);
-    const Tiles tiles = tiles_of(out, [&](const Region &result) {
+    int64_t at_once = std::min(blocks_at_once(blocks, input), blocks_at_once(blocks, output));
+    const Tiles tiles = tiles_of(out, at_once, [&](const Region &result) {
         const int64_t x = planes_in_scratch(blocks) * vectors(read(result), turns.apart);
-        return at_once * (x + vectors(result, turns.results)) * BYTES;
+        return (x + vectors(result, turns.results)) * BYTES;
     });
+    const int64_t groups = ceil_div(blocks.count, at_once);
     const int64_t units = window.batch * tiles.all();
     const int64_t chunks = std::min(units, ceil_div(TASKS, groups)), length = blocks.planes * taps * N;
     W *partial = weight_scratch.at_least<W>(blocks.count * chunks * length);
