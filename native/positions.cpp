@@ -52,14 +52,21 @@ void with_shape(Shape shape, Run run) {
     }
 }
 
+// Memory that is wanted next: at every read of a tile, some of it is fetched.
+struct Ahead {
+    const char *at;
+    int64_t step;
+};
+
 template <int J, int V, typename W, typename Finish>
 [[gnu::always_inline]] inline void multiply(const W *const *from, const int64_t *offsets, int64_t reads,
-                                            const W *weight, int64_t step, Finish finish) {
+                                            const W *weight, int64_t step, Ahead ahead, Finish finish) {
     vec<W> sums[J][V] = {};
     const W *source[V];
     for (int v = 0; v < V; ++v) source[v] = from[v];
-    for (int64_t k = 0; k < reads; ++k, weight += step) {
+    for (int64_t k = 0; k < reads; ++k, weight += step, ahead.at += ahead.step) {
         const int64_t offset = offsets[k];
+        __builtin_prefetch(ahead.at);
         vec<W> x[V];
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) x[v] = *reinterpret_cast<const vec<W> *>(source[v] + offset);
@@ -74,10 +81,12 @@ template <int J, int V, typename W, typename Finish>
         for (int v = 0; v < V; ++v) finish(j, v, sums[j][v]);
 }
 
-// Rows of the result are stored each in a plane of its own. Weights come as [tile of rows][read][row].
+// Rows of the result are stored each in a plane of its own. Weights come as [tile of rows][read][row]. `ahead` is as
+// large as the weights, in elements of its step.
 template <typename W>
 [[gnu::noinline]] void store_tiles(Shape shape, const W *from, const Offsets &at, const Offsets &reads,
-                                   const W *weights, int64_t rows, W *to, const Offsets &into, int64_t plane) {
+                                   const W *weights, Ahead ahead, int64_t rows, W *to, const Offsets &into,
+                                   int64_t plane) {
     with_shape(shape, [&](auto J, auto V) {
         const int64_t count = reads.size(), last = int64_t(at.size()) - 1;
         for (int64_t v = 0; v <= last; v += V) {
@@ -89,18 +98,22 @@ template <typename W>
             }
             for (int64_t j = 0; j < rows; j += J) {
                 const int64_t here = std::min<int64_t>(J, rows - j);
-                multiply<J, V>(sources, reads.data(), count, weights + j * count, J, [&](int i, int n, vec<W> sum) {
-                    if (i < here) *reinterpret_cast<vec<W> *>(targets[n] + (j + i) * plane) = sum;
-                });
+                const Ahead next{ahead.at + j * count * ahead.step, J * ahead.step};
+                multiply<J, V>(sources, reads.data(), count, weights + j * count, J, next,
+                               [&](int i, int n, vec<W> sum) {
+                                   if (i < here) *reinterpret_cast<vec<W> *>(targets[n] + (j + i) * plane) = sum;
+                               });
             }
         }
     });
 }
 
-// Rows of the result are added each at an offset of its own. Weights come as [read][row], `step` from read to read.
+// Rows of the result are added each at an offset of its own. Weights come as [read][row], `step` from read to read, and
+// so does what is ahead.
 template <typename W>
 [[gnu::noinline]] void add_tiles(Shape shape, const W *from, const Offsets &at, const Offsets &reads, const W *weights,
-                                 int64_t step, int64_t rows, W *to, const Offsets &into, const Offsets &targets) {
+                                 int64_t step, Ahead ahead, int64_t rows, W *to, const Offsets &into,
+                                 const Offsets &targets) {
     with_shape(shape, [&](auto J, auto V) {
         const int64_t count = reads.size(), last = int64_t(at.size()) - 1;
         for (int64_t v = 0; v <= last; v += V) {
@@ -112,7 +125,8 @@ template <typename W>
             }
             for (int64_t next = 0; next < rows; next += J) {
                 const int64_t j = std::min(next, rows - J), skip = next - j;  // the last tile overlaps the one before
-                multiply<J, V>(sources, reads.data(), count, weights + j, step, [&](int i, int n, vec<W> sum) {
+                const Ahead then{ahead.at + j * int64_t(sizeof(W)), ahead.step};
+                multiply<J, V>(sources, reads.data(), count, weights + j, step, then, [&](int i, int n, vec<W> sum) {
                     if (i >= skip && v + n <= last)
                         *reinterpret_cast<vec<W> *>(results[n] + targets[j + i]) += sum;
                 });
@@ -227,11 +241,12 @@ void places(Offsets &found, const Class *const *of, const int64_t *extent, int64
 void reads_of(Offsets &found, const Class *const *of, const Region &source, int64_t channels, int lanes) {
     found.clear();
     const auto &e = source.extent;
+    const int64_t plane = source.plane();
     for (int64_t c = 0; c < channels; ++c)
         for (const Tap &i : of[0]->taps)
             for (const Tap &j : of[1]->taps)
                 for (const Tap &k : of[2]->taps)
-                    found.push_back((((c * e[0] + i.offset) * e[1] + j.offset) * e[2] + k.offset) * lanes);
+                    found.push_back((c * plane + (i.offset * e[1] + j.offset) * e[2] + k.offset) * lanes);
 }
 
 // ------------------------------------------------------------------------------------------------------------ a call
@@ -411,7 +426,7 @@ class Solve {
             const Box box = corner(step);
             const Region source = backwards ? outputs_of(window, box) : inputs_of(window, box, false);
             return int64_t(sizeof(W)) * L * together *
-                   (channels * source.positions() + rows * plain(box).positions());
+                   (channels * source.plane() + rows * plain(box).plane());
         });
         int64_t vectors = together;
         for (int a = 0; a < AXES; ++a) vectors *= ceil_div(grid.step[a], ids(a));
@@ -521,7 +536,7 @@ class Solve {
         static thread_local Workspace workspace;
         const Window &window = call.window;
         const Region source = backwards ? outputs_of(window, box) : inputs_of(window, box, false), target = plain(box);
-        const int64_t source_plane = source.positions() * L, target_plane = target.positions() * L;
+        const int64_t source_plane = source.plane() * L, target_plane = target.plane() * L;
         const Classes found = classes(box, source);
         const int64_t room = call.own ? ceil_div(rows, shape.rows) * shape.rows * call.reads : 0;
         W *from = workspace.get<W>(blocks * (channels * source_plane + rows * target_plane) + room);
@@ -539,11 +554,15 @@ class Solve {
             places(at, of, source.extent, blocks, channels * source_plane, L, true);
             places(into, of, target.extent, blocks, rows * target_plane, L, false);
             const W *weights = kernel;
-            if (call.own)
-                pack_kernel(kernel, call.kernels(of[0]->id, of[1]->id, of[2]->id, group));
-            else
+            Ahead ahead{reinterpret_cast<const char *>(kernel), 0};
+            if (call.own) {
+                const T *own = call.kernels(of[0]->id, of[1]->id, of[2]->id, group);
+                pack_kernel(kernel, own);
+                ahead = {reinterpret_cast<const char *>(own + window.out_channels * call.reads), sizeof(T)};
+            } else {
                 weights = packed.data() + group * group_size + starts[number(of)];
-            store_tiles(shape, from, at, reads, weights, rows, to, into, target_plane);
+            }
+            store_tiles(shape, from, at, reads, weights, ahead, rows, to, into, target_plane);
         });
         for (int64_t b = 0; b < blocks; ++b) {
             const W *at = to + b * rows * target_plane;
@@ -580,7 +599,7 @@ class Scatter {
         may[call.axis] = true;
         grid = cut(call.outputs, may, call.axis, TASKS, [&](const int64_t *step) {
             return int64_t(sizeof(W)) * L * together *
-                   (part * region(corner(step)).positions() + call.out * plain(corner(step)).positions());
+                   (part * region(corner(step)).plane() + call.out * plain(corner(step)).plane());
         });
         reach = region(corner(grid.step));
     }
@@ -616,20 +635,21 @@ class Scatter {
     // Rows before `top` are complete: write them and move the others up.
     void advance(Held &held, int64_t top) const {
         const int a = call.axis;
-        int64_t inner = L, outer = held.blocks * held.channels;
+        int64_t inner = L, outer = 1;
         for (int b = 0; b < AXES; ++b) (b > a ? inner : outer) *= b == a ? 1 : held.region.extent[b];
+        const int64_t planes = held.blocks * held.channels, size = held.region.plane() * L;
         const int64_t rows = held.region.extent[a];
         while (held.region.origin[a] < top) {
             const int64_t done = std::min(rows, top - held.region.origin[a]);
             int64_t sizes[AXES] = {call.sizes[0], call.sizes[1], call.sizes[2]};
             sizes[a] = std::min(sizes[a], held.region.origin[a] + done);
             for (int64_t b = 0; b < held.blocks; ++b)
-                unpack(held.sums + b * held.channels * held.region.positions() * L, call.x,
+                unpack(held.sums + b * held.channels * size, call.x,
                        call.input_block(held.first + b), held.region, sizes, held.channel, held.channels);
-            for (int64_t i = 0; i < outer; ++i) {
-                W *plane = held.sums + i * rows * inner;
-                std::memmove(plane, plane + done * inner, (rows - done) * inner * sizeof(W));
-                std::memset(plane + (rows - done) * inner, 0, done * inner * sizeof(W));
+            for (int64_t i = 0; i < planes * outer; ++i) {
+                W *part = held.sums + i / outer * size + i % outer * rows * inner;
+                std::memmove(part, part + done * inner, (rows - done) * inner * sizeof(W));
+                std::memset(part + (rows - done) * inner, 0, done * inner * sizeof(W));
             }
             held.region.origin[a] += done;
         }
@@ -639,8 +659,8 @@ class Scatter {
         static thread_local Workspace workspace;
         const Window &window = call.window;
         const Axis &axis = window.axis[call.axis];
-        const int64_t channels = std::min(part, call.in - channel), plane = reach.positions() * L;
-        const int64_t most = grid.step[0] * grid.step[1] * grid.step[2] * L;
+        const int64_t channels = std::min(part, call.in - channel), plane = reach.plane() * L;
+        const int64_t most = plain(corner(grid.step)).plane() * L;
         const bool widens = !std::is_same_v<T, W>;
         W *sums = workspace.get<W>(blocks * (channels * plane + call.out * most) +
                                    (widens ? call.out * channels * call.taps : 0));
@@ -654,7 +674,7 @@ class Scatter {
         for (int64_t number = 0; number < grid.boxes(); ++number) {
             const Box box = grid.box(number);
             const Region source = plain(box);
-            const int64_t source_plane = source.positions() * L;
+            const int64_t source_plane = source.plane() * L;
             advance(held, box.lo[call.axis] * axis.stride - axis.before);
             for (int64_t b = 0; b < blocks; ++b)
                 pack(from + b * call.out * source_plane, call.y, call.output_block(first + b), source, call.outputs,
@@ -677,7 +697,9 @@ class Scatter {
                         places(into, of, held.region.extent, blocks, channels * plane, L, true);
                         const T *kernel = call.kernels(i.id, j.id, k.id, group) + channel * call.taps;
                         const auto [weights, step] = widened(kernel, wide, rows);
-                        add_tiles(shape, from, at, reads, weights, step, rows, sums, into, targets);
+                        const T *next = kernel + window.out_channels * call.reads;
+                        const Ahead ahead{reinterpret_cast<const char *>(next), call.reads * int64_t(sizeof(T))};
+                        add_tiles(shape, from, at, reads, weights, step, ahead, rows, sums, into, targets);
                     }
         }
         advance(held, std::max(call.sizes[call.axis], held.region.origin[call.axis]));
@@ -718,7 +740,7 @@ class Weights {
         grid = cut(size, may, call.axis, ceil_div(call.blocks(), together) * window.groups, [&](const int64_t *step) {
             const Box box = corner(step);
             return int64_t(sizeof(W)) * L * together *
-                   (call.in * inputs_of(window, box, false).positions() + call.out * plain(box).positions());
+                   (call.in * inputs_of(window, box, false).plane() + call.out * plain(box).plane());
         });
     }
 
@@ -774,7 +796,7 @@ class Weights {
         static thread_local Workspace workspace, rest;
         const Window &window = call.window;
         const Region inputs = inputs_of(window, box, false), outputs = plain(box);
-        const int64_t x_plane = inputs.positions() * L, y_plane = outputs.positions() * L;
+        const int64_t x_plane = inputs.plane() * L, y_plane = outputs.plane() * L;
         W *x = workspace.get<W>(blocks * (call.in * x_plane + call.out * y_plane));
         W *y = x + blocks * call.in * x_plane;
         for (int64_t b = 0; b < blocks; ++b) {
@@ -828,46 +850,56 @@ class Weights {
     // Few positions have these weights: reads go into the lanes, and the sum is over positions and examples.
     [[gnu::noinline]] void over_examples(const W *x, const Offsets &from, const Offsets &reads, const W *y,
                                          const Offsets &to, int64_t plane, T *kernel, Workspace &workspace) const {
-        const int64_t vectors = ceil_div(call.reads, L), places = from.size(), blocks = call.blocks();
-        with_shape(best_shape(call.out, vectors), [&](auto J, auto V) {
-            const int64_t width = ceil_div(call.out, J) * J + L, span = int64_t(V) * L;
-            W *rows = workspace.get<W>(places * L * (width + span)), *columns = rows + places * L * width;
-            Offsets offsets;
-            for (int64_t p = 0; p < places; ++p) {
-                const int64_t lanes = std::min<int64_t>(L, call.lanes - p / (places / blocks) * L);
-                const int64_t start = offsets.size();
-                for (int64_t l = 0; l < lanes; ++l) offsets.push_back((start + l) * span);
-                for (int64_t o = 0; o < width - L; o += L) {
-                    vec<W> block[L];
-                    for (int i = 0; i < L; ++i)
-                        block[i] = o + i < call.out ? load(y + to[p] + (o + i) * plane) : vec<W>{};
-                    transpose<W>(block);
-                    for (int64_t l = 0; l < lanes; ++l) store(rows + (start + l) * width + o, block[l]);
-                }
-            }
-            for (int64_t q = 0; q < call.reads; q += span) {
-                int64_t start = 0;
-                for (int64_t p = 0; p < places; ++p) {
-                    const int64_t lanes = std::min<int64_t>(L, call.lanes - p / (places / blocks) * L);
-                    for (int v = 0; v < V; ++v) {
-                        vec<W> block[L];
-                        for (int i = 0; i < L; ++i)
-                            block[i] = load(x + from[p] + reads[std::min(q + v * L + i, call.reads - 1)]);
-                        transpose<W>(block);
-                        for (int64_t l = 0; l < lanes; ++l) store(columns + (start + l) * span + v * L, block[l]);
-                    }
-                    start += lanes;
-                }
+        const Shape shape = best_shape(call.out, ceil_div(call.reads, L));
+        const int64_t width = ceil_div(call.out, shape.rows) * shape.rows + L, span = int64_t(shape.vectors) * L;
+        W *rows = workspace.get<W>(from.size() * L * (width + span)), *columns = rows + from.size() * L * width;
+        Offsets offsets;
+        for (const auto &[place, lane, lanes] : filled(from.size())) {
+            for (int64_t l = 0; l < lanes; ++l) offsets.push_back((lane + l) * span);
+            for (int64_t o = 0; o < width - L; o += L)
+                turn(rows + lane * width + o, width, lanes,
+                     [&](int i) { return o + i < call.out ? load(y + to[place] + (o + i) * plane) : vec<W>{}; });
+        }
+        for (int64_t q = 0; q < call.reads; q += span) {
+            for (const auto &[place, lane, lanes] : filled(from.size()))
+                for (int64_t v = 0; v < span; v += L)
+                    turn(columns + lane * span + v, span, lanes,
+                         [&](int i) { return load(x + from[place] + reads[std::min(q + v + i, call.reads - 1)]); });
+            with_shape(shape, [&](auto J, auto V) {
                 const W *sources[V];
                 for (int v = 0; v < V; ++v) sources[v] = columns + v * L;
                 for (int64_t o = 0; o < call.out; o += J)
-                    multiply<J, V>(sources, offsets.data(), start, rows + o, width, [&](int j, int v, vec<W> sum) {
-                        const int64_t at = q + int64_t(v) * L;
-                        if (o + j < call.out && at < call.reads)
-                            store(kernel + (o + j) * call.reads + at, sum, 0, std::min<int64_t>(L, call.reads - at));
-                    });
-            }
-        });
+                    multiply<J, V>(sources, offsets.data(), offsets.size(), rows + o, width,
+                                   {reinterpret_cast<const char *>(rows), 0}, [&](int j, int v, vec<W> sum) {
+                                       const int64_t at = q + int64_t(v) * L, left = call.reads - at;
+                                       if (o + j >= call.out || left <= 0) return;
+                                       T *row = kernel + (o + j) * call.reads + at;
+                                       left < L ? store(row, sum, 0, left) : stream(row, sum);
+                                   });
+            });
+        }
+        settle();
+    }
+
+    // Places of a kernel's positions, the number of their first example, and how many of their lanes have one.
+    std::vector<std::array<int64_t, 3>> filled(int64_t places) const {
+        std::vector<std::array<int64_t, 3>> found;
+        int64_t lane = 0;
+        for (int64_t place = 0; place < places; ++place) {
+            const int64_t lanes = std::min<int64_t>(L, call.lanes - place / (places / call.blocks()) * L);
+            found.push_back({place, lane, lanes});
+            lane += lanes;
+        }
+        return found;
+    }
+
+    // As many vectors as lanes are turned into `lanes` rows.
+    template <typename Read>
+    static void turn(W *to, int64_t step, int64_t lanes, Read read) {
+        vec<W> block[L];
+        for (int i = 0; i < L; ++i) block[i] = read(i);
+        transpose<W>(block);
+        for (int64_t l = 0; l < lanes; ++l) store(to + l * step, block[l]);
     }
 };
 

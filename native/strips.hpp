@@ -94,6 +94,23 @@ inline void store(T *p, vec<W> v, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) p[i] = narrow<T, W>(lanes[i]);
 }
 
+// A store past the caches of what nobody reads soon, where a whole line is written.
+inline void stream(float *p, vec<float> v) {
+#if defined(__AVX512F__)
+    if (reinterpret_cast<uintptr_t>(p) % REGISTER == 0) return _mm512_stream_ps(p, (__m512)v);
+#endif
+    store(p, v);
+}
+inline void stream(double *p, vec<double> v) { store(p, v); }
+inline void stream(bfloat16 *p, vec<float> v) { store(p, v); }
+
+// What was streamed is there for other threads.
+inline void settle() {
+#if defined(__AVX512F__)
+    _mm_sfence();
+#endif
+}
+
 // --------------------------------------------------------------------------------------------------- the transpose
 
 // Rows i and i + S exchange the lanes that differ in the bit S.
@@ -133,7 +150,11 @@ struct Block {
 // Positions origin + pitch * (0, ..., extent - 1) of each axis.
 struct Region {
     int64_t origin[AXES], extent[AXES], pitch[AXES];
-    int64_t positions() const { return extent[0] * extent[1] * extent[2]; }
+    // Positions of a channel, and one more where channels would fall into the same sets of the cache.
+    int64_t plane() const {
+        const int64_t positions = extent[0] * extent[1] * extent[2];
+        return positions + (positions % 16 == 0);
+    }
 };
 
 inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
@@ -167,7 +188,7 @@ void runs(const Maps<T> &maps, const Block<T> &block, const Region &region, cons
     std::array<std::array<std::pair<int64_t, int64_t>, N>, AXES> has;
     for (int a = 0; a < AXES; ++a)
         for (int l = 0; l < N; ++l) has[a][l] = clip(block, l, region, a, sizes[a]);
-    const int64_t plane = region.positions(), step = maps.step[2] * region.pitch[2];
+    const int64_t plane = region.plane(), step = maps.step[2] * region.pitch[2];
     const bool dense = maps.channel == 1 || channels == 1;
     const bool both = dense && step == channels && e[2] > 1;
     const bool row = both || (step == 1 && !(dense && channels > e[2]));
