@@ -146,7 +146,9 @@ struct F43 {
 template <typename M, typename V>
 inline void along_both(const V *from, int64_t pitch, V *to, int64_t step) {
     V half[M::TO * M::FROM];
+#pragma GCC unroll 8
     for (int j = 0; j < M::FROM; ++j) M::apply(from + j, pitch, half + j, M::FROM);
+#pragma GCC unroll 8
     for (int i = 0; i < M::TO; ++i) M::apply(half + i * M::FROM, 1, to + i * M::TO * step, step);
 }
 

@@ -1,5 +1,5 @@
-// Vectors as wide as the registers of the instruction set, and the way of maps into their lanes and back: channels stand
-// in the lanes, whatever the layout of the tensor.
+// Vectors as wide as the registers of the instruction set, and the way of maps into their lanes and back: channels
+// stand in the lanes, whatever the layout of the tensor.
 #pragma once
 
 #include <cstdint>
@@ -66,7 +66,8 @@ inline void store(bfloat16 *to, Pack<float> pack) {
 template <typename W>
 class Room {
    public:
-    explicit Room(int64_t count) : start(static_cast<W *>(std::aligned_alloc(64, (count * sizeof(W) + 127) / 64 * 64))) {
+    explicit Room(int64_t count)
+        : start(static_cast<W *>(std::aligned_alloc(64, (count * sizeof(W) + 127) / 64 * 64))) {
         if (!start) throw std::bad_alloc();
     }
     ~Room() { std::free(start); }

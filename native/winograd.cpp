@@ -1,6 +1,6 @@
-// Winograd's minimal filtering of dense 3x3 convolutions. Tiles go to points, points are multiplied as matrices, and the
-// products go back to tiles while they are still in the cache. The input gradient is the same with turned weights; the
-// weight gradient multiplies the points of both maps, tile by tile.
+// Winograd's minimal filtering of dense 3x3 convolutions. Tiles go to points, points are multiplied as matrices, and
+// the products go back to tiles while they are still in the cache. The input gradient is the same with turned weights;
+// the weight gradient multiplies the points of both maps, tile by tile.
 #include <omp.h>
 
 #include "filtering.hpp"
@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t DEPTH = 128;        // channels whose transformed weights are one block
 constexpr int64_t SEGMENT = 28;       // tiles of one row that are laid out at once
-constexpr int64_t CACHE = 400 << 10;  // bytes for the points of a block of tiles
+constexpr int64_t CACHE = 200 << 10;  // bytes for the points of a block of tiles; weights pass through it too
 
 int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
@@ -53,7 +53,8 @@ struct Filter {
 
     static Rectangle rectangle(const Image<T> &image, int64_t chunk, int64_t rows, int64_t width) {
         const Maps<T> &m = image.maps;
-        return {m.channel, m.step[1], m.step[2], int(std::clamp<int64_t>(image.channels - chunk * L, 0, L)), rows, width};
+        int lanes = int(std::clamp<int64_t>(image.channels - chunk * L, 0, L));
+        return {m.channel, m.step[1], m.step[2], lanes, rows, width};
     }
 
     // What the tiles [first, last) read of L channels, by the matrix M along both axes: point p of tile t to
@@ -120,7 +121,7 @@ class Correlation : Filter<F, T> {
           point(std::min(DEPTH, chunks * L) * COLUMNS + 1) {}
 
     void run() {
-        int64_t total = tiling.total(), each = std::max<int64_t>(28, CACHE / int64_t(SQUARE * chunks * sizeof(V)));
+        int64_t total = tiling.total(), each = std::max<int64_t>(ROWS, CACHE / int64_t(SQUARE * chunks * sizeof(V)));
         if (total <= 128)
             by_panels(total);
         else
@@ -228,7 +229,7 @@ class Correlation : Filter<F, T> {
     }
 };
 
-// weight = G^T [ sum over tiles of (A m) * (B^T d) ] G: a product of (sources x tiles) and (tiles x results) at each point.
+// weight = G^T [ sum over tiles of (A m) * (B^T d) ] G: at each point (sources x tiles) times (tiles x results).
 template <typename F, typename T>
 class WeightGradient : Filter<F, T> {
     using Base = Filter<F, T>;
@@ -286,7 +287,8 @@ class WeightGradient : Filter<F, T> {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < SQUARE * panels; ++i)
             for (int64_t c = 0; c < chunks; ++c)
-                product<W, AT_ONCE, 1, L>((const W *)(images + i % SQUARE * (tiles * chunks + 1) + c * tiles), {tiles, 0},
+                product<W, AT_ONCE, 1, L>((const W *)(images + i % SQUARE * (tiles * chunks + 1) + c * tiles),
+                                          {tiles, 0},
                                           (const W *)(maps + i * (tiles * COLUMNS + 1)),
                                           std::min<int64_t>(L, from.channels - c * L), tiles,
                                           (W *)(result + i * sums + c * L * COLUMNS), more);
