@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import striate
+from striate import estimates, machine, planning, races, wisdom
 from striate.computing import ALGORITHMS, DIRECTIONS, Base, Problem, find
 from striate.errors import AlgorithmError, GeometryError, UnknownNameError
 from striate.geometry import Axis, Geometry
@@ -147,8 +150,9 @@ def test_weights_with_a_period_are_planned() -> None:
 def test_each_direction_costs_the_same_multiply_adds(direction: str, few: None) -> None:
     """Every product is used once in each of the three."""
     plan = striate.plan((2, 4, 9, 8), (6, 2, 3, 2), stride=(2, 3), groups=2, direction=direction)
+    towards = "" if direction == "forward" else f", {direction.replace('_', ' ')}"
     assert str(plan).split("\n") == [
-        f"vendor: convolution{'' if direction == 'forward' else ', ' + direction.replace('_', ' ')}, 1,728 multiply-adds",
+        f"vendor: convolution{towards}, 1,728 multiply-adds",
         "  or reference: 1,728 multiply-adds",
     ]
     assert 2 * 6 * 4 * 3 * 2 * 6 == 1728
@@ -349,3 +353,213 @@ def test_when_all_refuse_all_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AlgorithmError) as caught:
         choose(back)
     assert str(caught.value) == "no algorithm serves this convolution. ahead: it only goes forward."
+
+
+# ------------------------------------------------------------------------------------------- measured and estimated
+
+
+class Races:
+    """Races whose results are written down beforehand."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds, self.problems, self.took = seconds, [], 0.0
+
+    problems: list[Problem]
+
+    def __call__(self, problem: Problem, names: Any, limit: float) -> dict[str, float]:
+        self.problems.append(problem)
+        return {name: self.seconds[name] for name in names}
+
+    def clock(self) -> float:
+        return len(self.problems) * self.took
+
+
+@pytest.fixture
+def timed(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Races:
+    """The vendor takes a second, "quick", which rounds, and "late" half of it."""
+    monkeypatch.setenv("STRIATE_CACHE", str(tmp_path))
+    monkeypatch.setattr(machine, "calibrated", machine.ceilings)
+    found = Races({"vendor": 1.0, "quick": 0.25, "late": 0.5})
+    monkeypatch.setattr(races, "race", found)
+    monkeypatch.setattr(planning, "perf_counter", found.clock)
+    monkeypatch.setitem(ALGORITHMS["convolution"], "quick", Inexact())
+    monkeypatch.setitem(ALGORITHMS["convolution"], "late", Late())
+    return found
+
+
+class Late(Forward):
+    """One that is neither sure of its bits nor small."""
+
+    deterministic = False
+
+    def workspace(self, problem: Problem) -> int:
+        return 1000
+
+
+SHAPES_OF_A_CALL = ((1, 2, 5), (3, 2, 3))
+
+
+def test_a_measured_plan_takes_the_fastest_and_says_so(timed: Races) -> None:
+    with striate.tuning("measure"):
+        plan = striate.plan(*SHAPES_OF_A_CALL)
+    assert str(plan) == (
+        "quick: convolution, measured 250 ms\n  or late: measured 500 ms\n  or vendor: measured 1 s\n"
+        "  or reference: 54 multiply-adds"
+    )
+    assert plan.estimates == (("quick", 0.25), ("late", 0.5), ("vendor", 1.0), ("reference", None))
+    assert plan.to_dict()["measured"] == ["late", "quick", "vendor"]
+
+
+def test_what_was_measured_is_used_ever_after_and_not_measured_again(timed: Races) -> None:
+    with striate.tuning("measure"):
+        assert [striate.plan(*SHAPES_OF_A_CALL).algorithm for _ in range(2)] == ["quick", "quick"]
+    assert len(timed.problems) == 3  # one for each direction
+    assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "quick"
+    with striate.tuning("frozen"):
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "quick"
+    wisdom._opened.cache_clear()  # as another process would find it
+    assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "quick"
+    assert len(timed.problems) == 3
+    assert striate.plan((2, 2, 5), (3, 2, 3)).algorithm == "vendor"
+
+
+def test_a_tie_goes_to_the_vendor(timed: Races) -> None:
+    timed.seconds |= {"quick": 0.96, "late": 1.0}
+    with striate.tuning("measure"):
+        plan = striate.plan(*SHAPES_OF_A_CALL)
+    assert [name for name, _ in plan.estimates] == ["vendor", "quick", "late", "reference"]
+
+
+def test_a_new_algorithm_is_raced_and_a_removed_one_forgotten(timed: Races, monkeypatch: pytest.MonkeyPatch) -> None:
+    with striate.tuning("measure"):
+        striate.plan(*SHAPES_OF_A_CALL)
+        monkeypatch.setitem(ALGORITHMS["convolution"], "newer", Inexact())
+        timed.seconds["newer"] = 0.125
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "newer"
+    monkeypatch.delitem(ALGORITHMS["convolution"], "newer")
+    assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "quick"
+
+
+def test_frozen_never_measures_and_never_changes(timed: Races) -> None:
+    with striate.tuning("frozen"):
+        before = striate.plan(*SHAPES_OF_A_CALL)
+        assert before.algorithm == "vendor"
+        asked = wisdom.Wisdom(wisdom.opened().path)
+        asked.keep(planning.key(before.problem, torch.get_num_threads()), {"vendor": 1.0, "late": 0.5})
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "vendor"
+    assert timed.problems == []
+    assert striate.plan((2, *SHAPES_OF_A_CALL[0][1:]), SHAPES_OF_A_CALL[1]).algorithm == "vendor"  # the file is read on
+    assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "late"
+
+
+def test_a_spent_budget_leaves_estimates_that_say_so(timed: Races) -> None:
+    timed.took = 4.0
+    with striate.tuning("measure", budget=10):
+        plans = [striate.plan((n, 2, 5), (3, 2, 3)) for n in (1, 2)]
+    assert [plan.algorithm for plan in plans] == ["quick", "vendor"]
+    assert len(timed.problems) == 3
+    assert str(plans[1]).endswith("\n  estimated: the time budget is spent")
+    assert plans[1].note == "the time budget is spent"
+
+
+def test_many_sizes_of_one_window_are_not_timed_for_ever(timed: Races) -> None:
+    with striate.tuning("measure"):
+        plans = [striate.plan((1, 2, n), (3, 2, 3)) for n in range(5, 5 + planning.VARIANTS + 2)]
+    assert [plan.algorithm for plan in plans] == ["quick"] * planning.VARIANTS + ["vendor"] * 2
+    assert plans[-1].note == "32 sizes of this window were timed"
+    with striate.tuning("measure"):  # a new call starts anew
+        assert striate.plan((1, 2, 99), (3, 2, 3)).algorithm == "quick"
+
+
+def test_a_call_measures_and_a_traced_one_does_not(timed: Races) -> None:
+    x, weight = torch.ones(1, 2, 5), torch.ones(3, 2, 3)
+    with striate.tuning("measure"):
+        with FakeTensorMode() as fake:
+            striate.conv(fake.from_tensor(x), fake.from_tensor(weight))
+        torch.func.grad(lambda x: striate.conv(x, weight).sum())(x)
+        assert timed.problems == []
+        striate.conv(x, weight)
+    assert [problem.direction for problem in timed.problems] == list(DIRECTIONS)
+
+
+BARRED = [
+    (
+        {"tolerance": 1e-7},
+        "quick",
+        "its expected error is 1e-06 of the output's root mean square; the tolerance is 1e-07.",
+    ),
+    ({"deterministic": True}, "late", "its bits change from run to run; the policy asks for determinism."),
+    ({"workspace": 999}, "late", "it needs 1,000 bytes of workspace; the policy allows 999."),
+]
+
+
+@pytest.mark.parametrize(("options", "name", "sentence"), BARRED)
+def test_the_policy_is_a_filter_with_sentences(timed: Races, options: Any, name: str, sentence: str) -> None:
+    with striate.tuning("measure", **options):
+        plan = striate.plan(*SHAPES_OF_A_CALL)
+        assert dict(plan.refusals) == {name: sentence}
+        assert plan.algorithm == {"quick": "late", "late": "quick"}[name]
+        assert striate.plan(*SHAPES_OF_A_CALL, algorithm=name).algorithm == name  # a name is a wish
+    assert name in dict(striate.plan(*SHAPES_OF_A_CALL).estimates)
+
+
+def test_tolerance_is_of_float32() -> None:
+    def barred(name: str, dtype: torch.dtype, channels: int = 512) -> str | None:
+        window = Geometry.window(2, 3, padding=1)
+        problem = Problem("convolution", window, 1, channels, 8, (8, 8), dtype)
+        return planning.barred(problem, name)
+
+    assert [barred(name, torch.float32) for name in ("fft", "winograd2", "winograd4")] == [None] * 3
+    with striate.tuning("estimate", tolerance=1e-5):
+        assert barred("winograd2", torch.float32) is None
+        assert barred("winograd4", torch.float32) == (
+            "its expected error is 5e-05 of the output's root mean square; the tolerance is 1e-05."
+        )
+        assert barred("winograd4", torch.float16) is None
+        assert barred("winograd4", torch.float64) is None
+        assert barred("winograd4", torch.complex64) is not None
+    assert barred("winograd4", torch.float64, channels=10**9) is not None
+
+
+def estimated(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], problem: Problem) -> None:
+    row = estimates.row(problem, seconds, machine.SHIPPED)
+    race = estimates.Race(tuple(row["kind"]), tuple(row["place"]), row["shares"], row["relative"])
+    table = estimates.Table([race])
+    monkeypatch.setattr(estimates, "shipped", lambda: table)
+    planning._choose.cache_clear()
+
+
+@pytest.mark.parametrize(("quick", "chosen"), [(0.5, "quick"), (0.86, "quick"), (0.88, "vendor"), (1.5, "vendor")])
+def test_an_estimate_must_beat_the_vendor_clearly(
+    timed: Races, monkeypatch: pytest.MonkeyPatch, quick: float, chosen: str
+) -> None:
+    problem = striate.plan(*SHAPES_OF_A_CALL).problem
+    estimated(monkeypatch, {"vendor": 1.0, "quick": quick}, problem)
+    plan = striate.plan(*SHAPES_OF_A_CALL)
+    assert plan.algorithm == plan.estimates[0][0] == chosen
+    assert str(plan).startswith(f"{chosen}: convolution, estimated ")
+    assert striate.plan((1, 2, 10**6), (3, 2, 3)).algorithm == "vendor"  # nothing near is known
+    assert timed.problems == []
+    planning._choose.cache_clear()
+
+
+def test_an_exported_graph_keeps_to_pytorch_s_own(timed: Races, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated(monkeypatch, {"vendor": 1.0, "quick": 0.1}, striate.plan(*SHAPES_OF_A_CALL).problem)
+
+    class Layer(torch.nn.Module):
+        def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+            return striate.conv(x, weight)
+
+    program = torch.export.export(Layer(), (torch.ones(1, 2, 5), torch.ones(3, 2, 3)))
+    assert any("conv1d" in str(node.target) for node in program.graph.nodes)
+    planning._choose.cache_clear()
+
+
+def test_the_layout_of_the_input_is_part_of_the_problem(spy: Spy) -> None:
+    x = torch.ones(2, 4, 7, 8).contiguous(memory_format=torch.channels_last)
+    striate.conv(x, torch.ones(3, 4, 3, 3), algorithm="spy")
+    assert [problem.layout for problem in spy.problems] == ["channels_last"]
+    asked = striate.plan(x.shape, (3, 4, 3, 3), layout="channels_last", algorithm="spy").problem
+    assert spy.problems == [asked]
+    with pytest.raises(UnknownNameError, match="No layout is called 'last'"):
+        striate.plan(x.shape, (3, 4, 3, 3), layout="last")

@@ -38,8 +38,9 @@ def test_a_call_is_the_default_of_the_process_from_then_on() -> None:
 def test_a_block_ends_where_it_ends_also_by_an_error() -> None:
     before = current()
     with tuning("measure", budget=3) as outer:
-        with pytest.raises(ZeroDivisionError), tuning("frozen"):
+        with tuning("frozen"):
             assert (current().rigor, current().budget) == ("frozen", 3)
+        with pytest.raises(ZeroDivisionError), tuning("frozen"):
             raise ZeroDivisionError
         assert current() is outer
     assert current() is before

@@ -17,10 +17,8 @@ from .computing import ALGORITHMS, as_given, autocasts, layout_of, vendor
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen, per_axis
 from .graphs import whole
-from .planning import Plans, choose_all, pose
-from .policy import current
+from .planning import Plans, choose_all, pose, state
 from .trilinear import convolve
-from .wisdom import CHANGES
 
 OPTIONS = ("stride", "padding", "dilation", "groups", "output_padding")
 SHARED = ("conv", "conv_transpose")
@@ -257,9 +255,9 @@ def apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *options: A
         return _apply(name, x, weight, bias, options)
     kinds = (x.dtype, x.device, weight.dtype, weight.device)
     third = None if bias is None else (bias.shape, bias.dtype, bias.device)
-    state = (current(), CHANGES.count, torch.get_num_threads(), len(ALGORITHMS["convolution"]))
+    now = (*state(), len(ALGORITHMS["convolution"]))
     try:
-        bound = _bound(name, x.shape, weight.shape, third, kinds, layout_of(x), state, *options)
+        bound = _bound(name, x.shape, weight.shape, third, kinds, layout_of(x), now, *options)
     except TypeError:  # a compiler leaves a size open
         return _apply(name, x, weight, bias, options)
     return bound(x, weight, bias)
@@ -270,11 +268,11 @@ Bound = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @lru_cache(maxsize=4096, typed=True)
 def _bound(
-    name: str, x: torch.Size, weight: torch.Size, bias: Any, kinds: Any, layout: str, state: Any, *options: Any
+    name: str, x: torch.Size, weight: torch.Size, bias: Any, kinds: Any, layout: str, now: Any, *options: Any
 ) -> Bound:
     """What computes every call of these shapes, types and options under this policy."""
     places = (kinds[0], kinds[1].type), (kinds[2], kinds[3].type)
-    call = _checked(len(ALGORITHMS["convolution"]), name, x, *places[0], layout, state, weight, *places[1], *options)
+    call = _checked(len(ALGORITHMS["convolution"]), name, x, *places[0], layout, now, weight, *places[1], *options)
     if bias is not None:
         _check_bias(name, (bias[0], bias[1], bias[2].type), call, kinds[1].type)
     simple = call.rules is None and len(x) == len(call.window.axes) + 2 and weight == torch.Size(call.kernels)
@@ -286,8 +284,7 @@ def _bound(
 def _apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:
     """The same where autocast chooses the types, or a graph is traced, which may leave sizes open."""
     shape, dtype, device = _facts(x)
-    state = (current(), CHANGES.count, torch.get_num_threads())
-    call = _bind(name, shape, dtype, device, layout_of(x), state, *_facts(weight), *options)
+    call = _bind(name, shape, dtype, device, layout_of(x), state(), *_facts(weight), *options)
     if bias is not None:
         _check_bias(name, _facts(bias), call, device)
     return _finish(name, x, weight, bias, call, device)
@@ -332,7 +329,7 @@ def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:
     return shape, torch.get_autocast_dtype(device) if lowered else tensor.dtype, device
 
 
-def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, layout: str, state: Any, *rest: Any) -> _Call:
+def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, layout: str, now: Any, *rest: Any) -> _Call:
     """The checked call, looked up.
 
     A traced graph may leave numbers open. The batch may stay so, and the sizes where PyTorch's own call needs none of
@@ -341,7 +338,7 @@ def _bind(name: str, x: Sequence[Any], dtype: Any, device: str, layout: str, sta
     registered = len(ALGORITHMS["convolution"])
     weight, *rest_ = rest
     exporting = torch.compiler.is_exporting()
-    where = (dtype, device, layout, (*state, exporting, torch.compiler.is_compiling()))
+    where = (dtype, device, layout, (*now, exporting, torch.compiler.is_compiling()))
     try:
         return _checked(registered, name, x, *where, weight, *rest_)
     except TypeError:  # what is open cannot be looked up
@@ -369,7 +366,7 @@ def _checked(
     dtype: torch.dtype,
     device: str,
     layout: str,
-    state: Any,
+    now: Any,
     weight: tuple[int, ...],
     weight_dtype: torch.dtype,
     weight_device: str,
@@ -383,7 +380,7 @@ def _checked(
 ) -> _Call:
     """Compare shapes with the geometry; every later step relies on this.
 
-    ``registered`` counts the algorithms, so that plans made before one was added are not found again; ``state`` is what
+    ``registered`` counts the algorithms, so that plans made before one was added are not found again; ``now`` is what
     else plans depend on, the policy and what was measured.
     """
     axes = _spatial_axes(name, x, weight)

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import exp, log, log2, prod
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import machine
-from .computing import Problem, find
+from .computing import LAYOUTS, Problem, find
 
 TABLE = Path(__file__).parent / "computing" / "table.json"
 NEIGHBOURS = 3
@@ -118,13 +120,18 @@ class Table:
                 self.races.setdefault(race.kind, []).append(race)
 
     def near(self, problem: Problem) -> list[tuple[float, Race]]:
-        """The nearest races and their distances in weighted doublings, nearest first."""
-        races = self.races.get(kind(problem))
-        if not races:
-            return []
+        """The nearest races and their distances in weighted doublings, nearest first.
+
+        In 16 bits the arithmetic that a processor lacks decides, not the size: the nearest is near enough.
+        """
+        races = self.races.get(kind(problem), [])
         here = place(problem)
+        half = problem.dtype in (torch.float16, torch.bfloat16)
+        if half and not races:
+            other = replace(problem, layout=next(name for name in LAYOUTS if name != problem.layout))
+            races = self.races.get(kind(other), [])
         found = sorted(((_distance(here, race.place), race) for race in races), key=lambda pair: pair[0])
-        return [pair for pair in found[:NEIGHBOURS] if pair[0] <= RADIUS]
+        return [pair for pair in found[:NEIGHBOURS] if pair[0] <= RADIUS or half]
 
     def seconds(self, problem: Problem, name: str, limits: machine.Ceilings) -> float | None:
         """The estimate, or None where nothing near is known of the algorithm."""

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from . import estimates, machine, races, wisdom
 from .computing import ALGORITHMS, DIRECTIONS, LAYOUTS, Problem, find
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Geometry
+from .policy import Policy, current
 
 TIE = 0.95  # of the vendor's measured time: an algorithm that takes more does not replace it
 MARGIN = 1.15  # times as fast as the vendor must an algorithm be that was only estimated
@@ -68,12 +70,12 @@ class Plan:
         limits = machine.ceilings()
         rows = [(n, timed[n] if n in timed else _table().seconds(problem, n, limits), n in timed) for n in able]
         promising = {*timed, *_table().promising(problem)} if "vendor" in able else set(able)
-        return sorted(rows, key=lambda row: _rank(problem, *row[:2], row[0] in promising))
+        return sorted(rows, key=lambda row: _rank(problem, row[0], row[1], row[0] in promising))
 
     def __str__(self) -> str:
         problem = self.problem
         towards = "" if problem.direction == "forward" else f", {problem.direction.replace('_', ' ')}"
-        words = {name: _words(problem, name, *known) for name, *known in self._ranked()}
+        words = {name: _words(problem, name, seconds, timed) for name, seconds, timed in self._ranked()}
         lines = [f"{self.algorithm}: {problem.operation}{towards}, {words[self.algorithm]}"]
         lines += [f"  or {name}: {cost}" for name, cost in words.items() if name != self.algorithm]
         lines += [f"  not {name}: {reason}" for name, reason in self.refusals]
@@ -138,8 +140,13 @@ def choose(problem: Problem, algorithm: str | None = None) -> Plan:
         UnknownNameError: No algorithm carries the name asked for.
         AlgorithmError: The algorithm asked for refuses, or all do; their sentences say why.
     """
-    changes = wisdom.CHANGES.count
-    return _choose(problem, algorithm, _registered(problem), torch.get_num_threads(), changes, _plain())
+    return _choose(problem, algorithm, _registered(problem), _plain(), *state(problem.policy)[1:])
+
+
+def state(policy: Policy | None = None) -> tuple[Policy, int, int, bool]:
+    """What plans depend on besides the problem: policy, what was learned, threads, and whether races may be run now."""
+    policy = policy or current()
+    return policy, wisdom.CHANGES.count, torch.get_num_threads(), policy.rigor == "measure" and _may_race()
 
 
 def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
@@ -164,7 +171,13 @@ def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
 
 @lru_cache(maxsize=4096)
 def _choose(
-    problem: Problem, algorithm: str | None, registered: tuple[str, ...], threads: int, changes: int, plain: bool
+    problem: Problem,
+    algorithm: str | None,
+    registered: tuple[str, ...],
+    plain: bool,
+    changes: int,
+    threads: int,
+    races_now: bool,
 ) -> Plan:
     """The plan among the algorithms registered by now, with the wisdom of now."""
     operation = problem.operation
@@ -173,7 +186,7 @@ def _choose(
             raise AlgorithmError(f"algorithm={algorithm!r} cannot serve this {operation}: {reason}")
         return Plan(algorithm, problem)
     vendor = "vendor" in registered and find(operation, "vendor").refuses(problem) is None
-    known, note = _known(problem, registered, threads, plain)
+    known, note = _known(problem, registered, threads, plain, races_now)
     if known:
         return Plan(_fastest(known), problem, known, note)
     if vendor:
@@ -272,18 +285,21 @@ def _fastest(known: Seconds) -> str:
     return "vendor" if seconds[best] > TIE * seconds.get("vendor", float("inf")) else best
 
 
-def _known(problem: Problem, registered: tuple[str, ...], threads: int, plain: bool) -> tuple[Seconds, str | None]:
+def _known(
+    problem: Problem, registered: tuple[str, ...], threads: int, plain: bool, races_now: bool
+) -> tuple[Seconds, str | None]:
     """What was measured of those who may serve, now if the rigor says so; else nothing, and why."""
     policy = problem.policy
     kept = wisdom.opened(policy.wisdom)
     if policy.rigor != "frozen" or not kept.opened:
         kept.refresh()
-    record = kept.find(key(problem, threads)) if plain and (len(kept) or policy.rigor == "measure") else None
-    if record is None and (policy.rigor != "measure" or not plain or not _may_race()):
+    record = kept.find(key(problem, threads)) if plain and len(kept) else None
+    races_now = races_now and plain
+    if record is None and not races_now:
         return (), None
     reasons = _reasons(problem, registered)
     able = automatic(problem, [name for name, reason in reasons.items() if reason is None])
-    if policy.rigor == "measure" and _may_race() and not set(able) - {"reference"} <= set(record or ()):
+    if races_now and not set(able) - {"reference"} <= set(record or ()):
         if reason := _stopped(problem):
             return _of(able, record), reason
         record = _raced(problem, able, threads)
@@ -332,9 +348,9 @@ def _raced(problem: Problem, able: Sequence[str], threads: int) -> wisdom.Record
     names = [name for name in able if name != "reference"] or list(able)
     names.sort(key=lambda name: name != "vendor")
     limit = min(policy.budget / SHARE, policy.budget - policy.account.spent)
-    start = races.perf_counter()
+    start = perf_counter()
     record = races.race(problem, names, limit)
-    policy.account.spent += races.perf_counter() - start
+    policy.account.spent += perf_counter() - start
     wisdom.opened(policy.wisdom).keep(key(problem, threads), record)
     return record
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, isfinite, prod
+from types import NoneType
 from typing import Any
 
 import torch
@@ -17,11 +18,9 @@ from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen, per_axis
 from .graphs import fixed, whole
-from .planning import choose
-from .policy import current
+from .planning import choose, state
 from .reductions import Planned, largest, places, select, total
 from .taps import counts, require_real_reads
-from .wisdom import CHANGES
 
 POOLINGS = tuple(ALGORITHMS[operation] for operation in ("maximum", "switches", "sum"))
 MAX_POOL = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
@@ -388,7 +387,7 @@ def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
 
 def _numbers(*given: Any) -> tuple[Any, ...]:
     """Options as they are looked up: 2 is not to be found as 2.0, nor in a tuple."""
-    if all([type(one) is int or one is None for one in given]):
+    if {*map(type, given)} <= {int, NoneType}:
         return given
     return tuple(map(frozen, ("kernel", "stride", "padding", "dilation"), given))
 
@@ -400,16 +399,16 @@ def own(name: str, x: Tensor, *options: Any) -> Own | None:
     """PyTorch's own call with PyTorch's own derivatives, bound to its options, where the plans say so: one look-up."""
     if type(x) is not Tensor or torch._C._get_tracing_state() is not None:
         return None
-    state = (current(), CHANGES.count, torch.get_num_threads(), *map(len, POOLINGS))
+    now = (*state(), *map(len, POOLINGS))
     try:
-        return _owned(name, x.shape, x.dtype, x.device, layout_of(x), state, *options)
+        return _owned(name, x.shape, x.dtype, x.device, layout_of(x), now, *options)
     except TypeError:  # a compiler leaves a size open
         return None
 
 
 @lru_cache(maxsize=1024, typed=True)
 def _owned(
-    name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device, layout: str, state: Any,
+    name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device, layout: str, now: Any,
     kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: Any, count_padding: Any,
 ) -> Own | None:  # fmt: skip
     """Whatever does not fit is None here, and an error in its own words on the long way."""
@@ -468,9 +467,10 @@ def _enter(
     stride = kernel if stride is None else frozen("stride", stride)
     options = (kernel, stride, frozen("padding", padding), frozen("dilation", dilation))
     batched = x if x.dim() == axes + 2 else x.unsqueeze(0)
-    planes = tuple(1 if isinstance(n, torch.SymInt) else int(n) for n in batched.shape[:2])
-    state = (current(), CHANGES.count, torch.get_num_threads(), torch.compiler.is_compiling(), _registered())
-    where = (x.dtype, device or x.device.type, layout or layout_of(batched), planes, state)
+    sizes: Sequence[Any] = batched.shape
+    planes = tuple(1 if isinstance(n, torch.SymInt) else int(n) for n in sizes[:2])
+    now = (*state(), torch.compiler.is_compiling(), _registered())
+    where = (x.dtype, device or x.device.type, layout or layout_of(batched), planes, now)
     whole_call = (name, operation, axes, tuple(x.shape[-axes:]), *options, bool(ceil), *where)
     return _known(whole_call, return_switches), batched
 
@@ -514,19 +514,19 @@ def _bind(
     device: str,
     layout: str,
     planes: tuple[int, int],
-    state: tuple[Any, ...],
+    now: tuple[Any, ...],
 ) -> _Call:
-    """The call as it is checked and planned, among the algorithms registered by now; ``state`` is what plans go by."""
+    """The call as it is checked and planned, among the algorithms registered by now; ``now`` is what plans go by."""
     window = _window(name, axes, size, kernel, stride, padding, dilation, ceil)
     batch, channels = planes
     problem = Problem(
-        operation, window.geometry, batch, channels, channels, size, dtype, device, layout=layout, policy=state[0]
+        operation, window.geometry, batch, channels, channels, size, dtype, device, layout=layout, policy=now[0]
     )
     backward = {"maximum": "switches", "sum": "sum"}[operation]
     asked = [problem, replace(problem, operation=backward, direction="input_gradient")]
     vendor = {choose(one).algorithm for one in asked} == {"vendor"}
     # PyTorch's gradient of a maximum on other devices refuses to run where the caller wants determinism.
-    vendor = vendor and not (state[0].deterministic and operation == "maximum" and device not in pools.ORDERED)
+    vendor = vendor and not (now[0].deterministic and operation == "maximum" and device not in pools.ORDERED)
     declared = window.declared.axes
     options = tuple([getattr(a, field) for a in declared] for field in ("kernel", "stride", "before", "dilation"))
     plain = vendor and pools.plain_padding(declared)

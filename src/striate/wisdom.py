@@ -141,13 +141,13 @@ class Wisdom:
 
     def _append(self, lines: list[bytes]) -> None:
         """Every record stands between line ends, so that one that is torn spoils no other."""
-        if self._kept_only_here or not lines:
+        if self._foreign() or not lines:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=PATIENCE):
                 self.refresh()
-                if self._kept_only_here:
+                if self._foreign():
                     return
                 if self._lines + len(lines) > LIMIT:
                     self._compact()
@@ -161,6 +161,10 @@ class Wisdom:
                 self.refresh()
         except OSError as error:
             self._stay_here(f"cannot be written ({error.strerror or error})")
+
+    def _foreign(self) -> bool:
+        """Whether reading has shown that the file is not to be written."""
+        return self._kept_only_here
 
     def _compact(self) -> None:
         """Write the newest records, three quarters of the limit, to a file of their own that takes the old one's place.

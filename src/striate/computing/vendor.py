@@ -76,11 +76,11 @@ def bind(window: Geometry) -> Call:
         return _bind_transposed(window, steps)
     both, uneven = even(axes)
     function = CONV[len(axes)]
-    stride, dilation, groups = steps.values()
-    stride, dilation, both = map(_brief, (stride, dilation, both))
+    groups = steps["groups"]
+    stride, dilation, padding = map(_brief, (steps["stride"], steps["dilation"], both))
     if any(map(any, uneven)):
-        return lambda x, weight, bias: function(pad(x, uneven), weight, bias, stride, both, dilation, groups)
-    return lambda x, weight, bias: function(x, weight, bias, stride, both, dilation, groups)
+        return lambda x, weight, bias: function(pad(x, uneven), weight, bias, stride, padding, dilation, groups)
+    return lambda x, weight, bias: function(x, weight, bias, stride, padding, dilation, groups)
 
 
 def _bind_transposed(window: Geometry, steps: dict[str, Any]) -> Call:
