@@ -67,6 +67,20 @@ def test_plan_prints_the_three_directions(striate_: Any) -> None:
     assert json.loads(out)[1]["direction"] == "input_gradient"
 
 
+def test_plan_measures_and_merges(striate_: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIATE_CACHE", str(tmp_path / "cache"))
+    code, out, _ = striate_("plan", "1x2x5", "3x2x3", "--measure")
+    assert (code, out.count("convolution, measured") + out.count("weight gradient, measured")) == (0, 2)
+    code, out, _ = striate_("plan", "--calibrate")
+    assert (code, out.count("GFLOP/s"), out.count("GB/s")) == (0, 4, 1)
+    (tmp_path / "cache" / "wisdom.jsonl").rename(tmp_path / "other.jsonl")
+    monkeypatch.setenv("STRIATE_CACHE", str(tmp_path / "empty"))
+    assert striate_("plan", "--merge", str(tmp_path / "other.jsonl"))[:2] == (0, "4 new measurements\n")
+    assert striate_("plan")[::2] == (
+        2, "Error: plan: give the shapes of input and weights, as in striate plan 8x64x56x56 128x64x3x3.\n"
+    )  # fmt: skip
+
+
 def test_plan_of_a_transposed_convolution(striate_: Any) -> None:
     code, out, _ = striate_(
         "plan", "1x4x3", "4x3x3", "--stride", "2", "--padding", "1", "--output-padding", "1", "--transposed",

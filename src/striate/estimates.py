@@ -26,8 +26,8 @@ from .computing import LAYOUTS, Problem, find
 
 TABLE = Path(__file__).parent / "computing" / "table.json"
 NEIGHBOURS = 3
-RADIUS = 5.0  # weighted doublings
-WEIGHTS = (1.0, 1.0, 0.3, 1.0, 0.5, 0.3, 2.0, 2.0, 1.5)
+RADIUS = 4.0  # weighted doublings
+WEIGHTS = (1.0, 1.0, 0.5, 1.0, 0.7, 0.5, 2.0, 2.0, 1.5)
 
 Kind = tuple[str, ...]
 Place = tuple[float, ...]

@@ -25,6 +25,7 @@ from .policy import Policy, current
 TIE = 0.95  # of the vendor's measured time: an algorithm that takes more does not replace it
 MARGIN = 1.15  # times as fast as the vendor must an algorithm be that was only estimated
 VARIANTS = 32  # sizes of one window that are timed; the others are estimated
+CALL = 2e-5  # seconds of Python that any other than the vendor's costs, whatever the size
 SHARE = 20  # one problem's share of the time budget is a twentieth
 FLOAT64 = 2.0**-29  # its rounding over float32's
 SPENT = "the time budget is spent"
@@ -274,7 +275,7 @@ def _estimated(problem: Problem, registered: Sequence[str]) -> str:
     reasons = _reasons(problem, tuple(registered))
     able = automatic(problem, [name for name in names if reasons[name] is None])
     costs = {name: _table().seconds(problem, name, limits) for name in able}
-    clear = {name: cost for name, cost in costs.items() if cost is not None and own and cost * MARGIN <= own}
+    clear = {name: cost for name, cost in costs.items() if cost is not None and own and (cost + CALL) * MARGIN <= own}
     return min(clear, key=lambda name: (clear[name], name), default="vendor")
 
 
