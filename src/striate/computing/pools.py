@@ -333,7 +333,7 @@ def _real(values: Values, dim: int, axis: Axis, size: int, outputs: int) -> Valu
 class VanHerk(_Pooling):
     """Running maxima over blocks, from both ends: the same work for every kernel size."""
 
-    copies = 4
+    copies = 3
 
     def estimate(self, problem: Problem) -> int:
         return 5 * _planes(problem) * passes.work(problem.geometry, problem.size, passes.scan_work) // 2
@@ -351,7 +351,7 @@ class SeparableSum(_Pooling):
     """The sum of sums, one axis after another; backwards the same over the outputs, ``stride`` apart."""
 
     directions = BOTH
-    copies = 4
+    copies = 3
     along = staticmethod(passes.slide_work)
 
     def estimate(self, problem: Problem) -> int:
