@@ -115,11 +115,19 @@ Blocks blocks_of(const Window &window) {
     return {results, sources, results / window.groups, sources / window.groups, ceil_div(results, LANES<W>)};
 }
 
-// How many vectors of sums, and of weights, the registers hold at once.
+// How many vectors of sums, and of weights, the registers hold at once. With the sanitizers each kernel takes long to
+// compile, so that there are few.
+#ifdef __SANITIZE_ADDRESS__
+template <typename W>
+constexpr int MOST_RESULTS = 3;
+template <typename W>
+constexpr int MOST_TAPS = 2;
+#else
 template <typename W>
 constexpr int MOST_RESULTS = REGISTERS == 32 && sizeof(W) == 4 ? 14 : 7;
 template <typename W>
 constexpr int MOST_TAPS = REGISTERS == 32 && sizeof(W) == 4 ? 8 : 4;
+#endif
 
 thread_local Scratch tile_scratch, weight_scratch, number_scratch;
 
