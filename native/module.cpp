@@ -11,9 +11,6 @@
 #include "window.hpp"
 
 #if defined(__x86_64__)
-#define STRIATE_SET v2
-#include "kernels.hpp"
-#undef STRIATE_SET
 #define STRIATE_SET v3
 #include "kernels.hpp"
 #undef STRIATE_SET
@@ -36,7 +33,6 @@ std::string best_set() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("x86-64-v4")) return "v4";
     if (__builtin_cpu_supports("x86-64-v3")) return "v3";
-    if (__builtin_cpu_supports("x86-64-v2")) return "v2";
     return "";
 #else
     return "generic";
@@ -49,10 +45,8 @@ std::string chosen = best_set();
 #define STRIATE_CALL(kernel, ...)           \
     if (chosen == "v4")                     \
         v4::kernel(__VA_ARGS__);            \
-    else if (chosen == "v3")                \
-        v3::kernel(__VA_ARGS__);            \
     else                                    \
-        v2::kernel(__VA_ARGS__);
+        v3::kernel(__VA_ARGS__);
 #else
 #define STRIATE_CALL(kernel, ...) generic::kernel(__VA_ARGS__);
 #endif

@@ -15,7 +15,7 @@ from striate.errors import GeometryError
 from striate.geometry import Axis, Geometry
 
 compiled = pytest.mark.skipif(native.compiled is None, reason="the compiled kernels are not installed")
-SETS = ("v2", "v3", "v4")
+SETS = ("v3", "v4")
 LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 

@@ -18,7 +18,7 @@ from striate.geometry import Axis, Geometry
 from striate.trilinear import ROLES
 
 pytestmark = pytest.mark.skipif(compiled is None, reason="the compiled kernels are not installed")
-SETS = ("v2", "v3", "v4")
+SETS = ("v3", "v4")
 LAYOUTS = ("contiguous", "last", "expanded", "sliced", "transposed", "flat")
 
 

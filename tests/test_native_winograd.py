@@ -27,7 +27,7 @@ by_name = pytest.mark.parametrize("name", NAMES)
 
 def sets() -> list[str]:
     """The instruction sets that this machine has, narrowest first."""
-    known = ["v2", "v3", "v4"]
+    known = ["v3", "v4"]
     best = compiled.instruction_set()
     return known[: known.index(best) + 1] if best in known else [best]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .acceleration_report import Acceleration, LayerReport
-from .computing import DIRECTIONS, Problem
+from .computing import DIRECTIONS
 from .errors import AlgorithmError, GeometryError, StriateError
 from .fusion import TYPES as FOLDABLE
 from .fusion import Fold, FoldedActivation, FoldedConvolution, FoldedNormalisation

@@ -26,7 +26,9 @@ from .pooling import avg_pool, lp_pool, max_pool, served_by
 from .trilinear import convolve
 
 Window = tuple[Any, Any, Any, int, Any]  # stride, padding, dilation, groups; output padding, None if not transposed
-Facts = tuple[tuple[int, ...], torch.dtype, str, tuple[int, ...], str]  # shape, type, device of x; of the weight; layout
+Facts = tuple[
+    tuple[int, ...], torch.dtype, str, tuple[int, ...], str
+]  # shape, type, device of x; of the weight; layout
 Choice = tuple[tuple[str, ...], tuple[int, ...], torch.dtype]  # names per direction, and the size and type they are for
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -61,6 +61,8 @@ class Native(Base):
         axes = len(problem.size)
         if compiled is None:
             return "the compiled kernels are not installed; install Striate where there is a C++ compiler."
+        if not compiled.instruction_set():
+            return "this processor lacks AVX2, which the compiled kernels need."
         if problem.device != "cpu":
             return f"the tensors are on {problem.device}; the compiled kernels are for the CPU."
         if problem.dtype not in TYPES:
