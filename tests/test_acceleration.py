@@ -25,6 +25,7 @@ from striate.fusion import FoldedConvolution
 from striate.measuring import Step, error
 from striate.planned_layers import PlannedConvolution, PlannedPooling, PlannedTransposed
 from striate.planning import Plan, Plans, choose_all
+from striate.policy import tuning
 
 from .published import NETWORKS, leaves, make
 
@@ -32,11 +33,12 @@ every_network = pytest.mark.parametrize("name", NETWORKS)
 PLANNED = (PlannedConvolution, PlannedTransposed, PlannedPooling)
 
 
-def by_name(algorithm: str) -> Callable[[Problem, float], Plans]:
+def by_name(algorithm: str) -> Callable[[Problem], Plans]:
     """Plans that take one algorithm wherever it serves."""
 
-    def plans_for(problem: Problem, budget: float) -> Plans:
-        plans = choose_all(problem)
+    def plans_for(problem: Problem) -> Plans:
+        with tuning("estimate"):  # no race, whatever the caller's rigor
+            plans = choose_all(problem)
         turned = {direction: getattr(plans, direction).problem for direction in DIRECTIONS}
         able = {d: find("convolution", algorithm).refuses(p) is None for d, p in turned.items()}
         chosen: dict[str, Any] = {d: Plan(algorithm, turned[d]) for d in DIRECTIONS if able[d]}
@@ -48,7 +50,7 @@ def by_name(algorithm: str) -> Callable[[Problem, float], Plans]:
 @pytest.fixture(autouse=True)
 def planned_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every convolution has plans that are not PyTorch's."""
-    monkeypatch.setattr(acceleration, "plans_for", by_name("im2col"))
+    monkeypatch.setattr(acceleration, "choose_all", by_name("im2col"))
 
 
 class Prices:
@@ -365,7 +367,7 @@ def test_a_wrong_algorithm_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_plans_without_another_algorithm_leave_the_layer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acceleration, "plans_for", lambda problem, budget: choose_all(problem))
+    monkeypatch.setattr(acceleration, "choose_all", by_name("vendor"))
     model, x = make("speech")
     report = accelerate(model, x, timer=Prices(model, planned=-10.0), budget=0.0)[1]
     assert not report.changed

@@ -189,7 +189,7 @@ def test_a_red_gate_shows_no_speed(
 
     monkeypatch.setitem(peers.STRIATE_LAYERS, "conv", planned)
     table = tmp_path / "numbers.json"
-    monkeypatch.setattr(sys, "argv", ["striate", "bench", "--rounds", "1", "--json", str(table)])
+    monkeypatch.setattr(sys, "argv", ["striate", "bench", "--rounds", "1", "--rigor", "estimate", "--json", str(table)])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     out, err = capsys.readouterr()
@@ -386,7 +386,7 @@ def test_the_page_lists_what_loses(result: dict[str, Any]) -> None:
 
 
 def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["striate", "bench", *words])
+    monkeypatch.setattr(sys, "argv", ["striate", "bench", *words, "--rigor", "estimate"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     return int(stop.value.code or 0), *capsys.readouterr()

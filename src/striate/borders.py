@@ -27,14 +27,22 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def laid_like(y: Tensor, x: Tensor) -> Tensor:
-    """The result in channels-last memory if that is how the input lies."""
+    """The result in the memory layout of the input: channels-last, or else in its own order."""
     layout = LAST.get(x.dim())
-    if layout is None or y.dim() != x.dim() or x.is_contiguous():
+    if layout is None or y.dim() != x.dim():
         return y
     try:
-        return y.contiguous(memory_format=layout) if x.is_contiguous(memory_format=layout) else y
+        last = not x.is_contiguous() and x.is_contiguous(memory_format=layout)
+        return y.contiguous(memory_format=layout) if last else y.contiguous()
     except RuntimeError:  # under vmap a tensor does not say how it lies
         return y
+
+
+def plus(y: Tensor, bias: Tensor) -> Tensor:
+    """A fresh result and a bias: in the result's memory, unless it is a view or a transform of functions looks on."""
+    bias = bias.to(y.dtype)
+    own = not y._is_view() and torch._C._functorch.peek_interpreter_stack() is None
+    return y.add_(bias) if own else y + bias
 
 
 class Copies(torch.autograd.Function):

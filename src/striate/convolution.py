@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import padding as padding_words
-from .borders import Rule, extend, gather_back, laid_like
+from .borders import Rule, extend, gather_back, laid_like, plus
 from .computing import ALGORITHMS, as_given, autocasts, layout_of, vendor
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen, per_axis
@@ -317,7 +317,7 @@ def _compute(x: Tensor, weight: Tensor, bias: Tensor | None, call: _Call, device
         y = gather_back(y, call.rules)
     if bias is None:
         return y
-    return y + (bias.view(-1, *(1 for _ in window.axes)) if bias.dim() == 1 else bias).to(y.dtype)
+    return plus(y, bias.view(-1, *(1 for _ in window.axes)) if bias.dim() == 1 else bias)
 
 
 def _facts(tensor: Tensor) -> tuple[torch.Size, torch.dtype, str]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from .adaptive import adaptive_avg_pool, adaptive_max_pool
-from .borders import laid_like
+from .borders import laid_like, plus
 from .computing import ALGORITHMS, DIRECTIONS, Problem, as_given, autocasts, find, layout_of, vendor
 from .errors import AlgorithmError, GeometryError
 from .geometry import Geometry, per_axis
@@ -176,7 +176,7 @@ def planned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: 
     problem = plans.forward.problem
     with as_given(device):
         y = laid_like(convolve(x.to(problem.dtype), weight.to(problem.dtype), plans, direction), x)
-    return y if bias is None else y + bias.to(y.dtype).view(-1, *(1 for _ in problem.size))
+    return y if bias is None else plus(y, bias.view(-1, *(1 for _ in problem.size)))
 
 
 def _computed(tensor: Tensor, device: str) -> torch.dtype:

@@ -364,7 +364,7 @@ def key(problem: Problem, threads: int) -> str:
         problem.operation, problem.direction, problem.batch, problem.in_channels, problem.out_channels,
         problem.size, axes, geometry.groups, problem.divisor, str(problem.dtype), problem.layout,
     ]  # fmt: skip
-    place = problem.device if problem.device == "cpu" else torch.cuda.get_device_name()
+    place = torch.cuda.get_device_name() if problem.device == "cuda" else problem.device
     where = [place, threads, machine.name(), machine.instructions(), machine.versions()]
     return json.dumps([what, problem.policy.admits, where], separators=(",", ":"))
 

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .computing import Problem, find
+from .computing import Problem, find, native_pools
 from .errors import GeometryError
 from .planning import choose
 
 
 def largest(x: Tensor, problem: Problem) -> Tensor:
     """The largest value of each window, by the plan of a "maximum"."""
+    if torch.is_grad_enabled() and x.requires_grad and choose(problem).algorithm == "native":
+        return _apply(Found)(x, problem)[0]
     return _apply(Maximum)(x, problem)
 
 
@@ -138,6 +140,40 @@ class Maximum(torch.autograd.Function):
 
 def _switches(ctx: Any) -> Tensor:
     return places(ctx.saved_tensors[0].detach(), replace(ctx.problem, operation="switches"))
+
+
+class Found(torch.autograd.Function):
+    """:func:`largest` where one pass gives the switches with the values, for the derivatives."""
+
+    @staticmethod
+    def forward(x: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Values and switches."""
+        return native_pools.largest_and_places(x, problem)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep the switches; the input need not stay."""
+        ctx.problem = inputs[1]
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+        ctx.save_for_forward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor, None]:
+        """Each gradient goes to its window's switch."""
+        return spread(outputs[0], ctx.saved_tensors[0], Planned(ctx.problem)), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, problem: Problem) -> tuple[Any, tuple[int, int]]:
+        """The mapped dimension is more batch."""
+        moved = x.movedim(in_dims[0], 0)
+        found = _apply(Found)(moved.flatten(0, 1), problem)
+        return tuple(one.unflatten(0, moved.shape[:2]) for one in found), (0, 0)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
+        """What the tangent has at the switches."""
+        return select(tangents[0], ctx.saved_tensors[0], Planned(ctx.problem)), None
 
 
 class Switches(torch.autograd.Function):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .computing import Problem, find
 from .planning import Plans, choose_all
@@ -86,8 +87,15 @@ def convolve(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Ten
         plans: From :func:`striate.planning.choose_all`.
         direction: "forward", "input_gradient" or "weight_gradient".
     """
+    if not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)) and not _transformed():
+        return Convolution.forward(first, second, plans, direction)
     function: Callable[..., Tensor] = Convolution.apply
     return function(first, second, plans, direction)
+
+
+def _transformed() -> bool:
+    """Whether a transform of functions (vmap, jvp, ...) or forward-mode differentiation looks on."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def _solve(wanted: str, tensors: dict[str, Tensor], plans: Plans) -> Tensor:
