@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test sanitize bench clean
+.PHONY: help demo test prove sanitize bench clean
 
 help:
 	@echo "make demo    install into .venv, train LeNet-5 on the bundled pictures, show where the report is"
 	@echo "make test    every check: style, types, tests, doctests, the code of the README and docs"
+	@echo "make prove   the slow proofs: all laws of the GPU kernels in an interpreter, and make sanitize"
 	@echo "make sanitize the laws over kernels built with address and undefined-behaviour sanitizers"
 	@echo "make bench   measure layers and training speed against PyTorch, side by side"
 	@echo "make clean   remove .venv, caches and runs/"
@@ -30,6 +31,10 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+# What takes too long for every change: all laws of the Triton kernels in the interpreter, and the sanitizers.
+prove: sanitize
+	STRIATE_PROVE=1 $(BIN)/python -m pytest -q tests/test_triton.py
 
 # The laws over kernels that stop at the first read or write out of bounds, overflow or misaligned access.
 sanitize: .venv/.installed-dev

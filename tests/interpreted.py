@@ -5,6 +5,7 @@ The interpreter must be asked for before Triton is loaded, and changes Triton fo
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -78,7 +79,7 @@ def agrees(problem: Problem, first: Tensor, second: Tensor) -> Tensor:
     return got
 
 
-@pytest.mark.parametrize("case", FITTING)
+@pytest.mark.parametrize("case", FITTING if os.environ.get("STRIATE_PROVE") else FITTING[::4])
 @each_direction
 def test_whole_numbers_are_exact(case: Case, direction: str) -> None:
     problem = pose(case, direction, batch=1 + (case.size == (7,)))

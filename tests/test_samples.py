@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_every_algorithm_in_every_direction_on_invented_windows(problem: Problem
     roles = {"input": x.detach(), "weight": weight.detach(), "output": y}
     for name, direction in product(CONVOLVERS, DIRECTIONS):
         algorithm = find("convolution", name)
-        asked = Problem(**{f: getattr(problem, f) for f in Problem.__slots__ if f != "direction"}, direction=direction)
+        asked = replace(problem, direction=direction)
         if algorithm.refuses(asked) is not None or algorithm.estimate(asked) is None:
             continue
         first, second = (roles[role] for role in ROLES[direction][:2])

@@ -364,7 +364,8 @@ def key(problem: Problem, threads: int) -> str:
         problem.operation, problem.direction, problem.batch, problem.in_channels, problem.out_channels,
         problem.size, axes, geometry.groups, problem.divisor, str(problem.dtype), problem.layout,
     ]  # fmt: skip
-    place = torch.cuda.get_device_name() if problem.device == "cuda" else problem.device
+    there = problem.device == "cuda" and torch.cuda.is_available()
+    place = torch.cuda.get_device_name() if there else problem.device
     where = [place, threads, machine.name(), machine.instructions(), machine.versions()]
     return json.dumps([what, problem.policy.admits, where], separators=(",", ":"))
 

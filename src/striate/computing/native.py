@@ -86,7 +86,8 @@ def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
     operator: Any = torch.ops.striate.native_convolution.default
 
     def call(first: Tensor, second: Any) -> Tensor:
-        if type(first) is not Tensor or _get_current_dispatch_mode() is not None or _is_tracing():
+        derived = torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)
+        if derived or type(first) is not Tensor or _get_current_dispatch_mode() is not None or _is_tracing():
             return operator(first, second, lanes, direction, numbers)
         return _solve(first, second, lanes, direction, shape, told)
 
