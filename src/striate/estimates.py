@@ -53,8 +53,8 @@ class Race:
 def kind(problem: Problem) -> Kind:
     """What must be the same in a race that stands for a problem: all that is no size."""
     dtype = str(problem.dtype).removeprefix("torch.")
-    layout = problem.layout if len(problem.size) > 1 else "channels_first"
-    return problem.operation, problem.direction, sharing(problem), str(len(problem.size)), dtype, problem.device, layout
+    axes = str(len(problem.size))
+    return problem.operation, problem.direction, sharing(problem), axes, dtype, problem.device, problem.layout
 
 
 def sharing(problem: Problem) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .borders import laid_like
-from .computing import ALGORITHMS, Problem, find, layout_of, passes, pools
+from .computing import ALGORITHMS, Problem, find, layout_of, native_pools, passes, pools
 from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen, per_axis
@@ -374,6 +375,8 @@ def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
         kernel, stride, padding, _, ceil = options
         return pools.AVG_POOL[len(kernel)](x, kernel, stride, padding, ceil, count_padding)
     call = _bind(*facts)
+    if not count_padding and torch._C._functorch.peek_interpreter_stack() is None and _by_native(call.problem):
+        return native_pools.mean(x, call.problem)
     divisors = call.padded_counts if count_padding else call.real_counts
     if all(len(set(axis)) == 1 for axis in divisors):
         return _sum(x, call, prod([axis[0] for axis in divisors]))
@@ -383,6 +386,11 @@ def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
     for axis in divisors:
         windows = windows.unsqueeze(-1) * torch.tensor(axis, dtype=wide, device=x.device)
     return (sums / windows).to(x.dtype)
+
+
+def _by_native(problem: Problem) -> bool:
+    """Whether the compiled kernels sum, which divide by the real values of each window as they go."""
+    return choose(problem).algorithm == "native" and forward_ad._current_level < 0
 
 
 def _numbers(*given: Any) -> tuple[Any, ...]:
@@ -400,15 +408,16 @@ def own(name: str, x: Tensor, *options: Any) -> Own | None:
     if type(x) is not Tensor or torch._C._get_tracing_state() is not None:
         return None
     now = (*state(), *map(len, POOLINGS))
+    derived = torch.is_grad_enabled() and x.requires_grad
     try:
-        return _owned(name, x.shape, x.dtype, x.device, layout_of(x), now, *options)
+        return _owned(name, x.shape, x.dtype, x.device, layout_of(x), derived, now, *options)
     except TypeError:  # a compiler leaves a size open
         return None
 
 
 @lru_cache(maxsize=1024, typed=True)
 def _owned(
-    name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device, layout: str, now: Any,
+    name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device, layout: str, derived: bool, now: Any,
     kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: Any, count_padding: Any,
 ) -> Own | None:  # fmt: skip
     """Whatever does not fit is None here, and an error in its own words on the long way."""
@@ -416,7 +425,7 @@ def _owned(
     fits = axes >= 1 and (not isinstance(kernel, tuple) or len(kernel) == axes)
     if not (fits and dtype.is_floating_point):
         return None
-    x = torch.empty(shape, dtype=dtype, device="meta")
+    x = torch.empty(shape, dtype=dtype, device="meta", requires_grad=derived)
     operation = "maximum" if name == "max_pool" else "sum"
     try:
         facts, _ = _enter(
@@ -469,7 +478,8 @@ def _enter(
     batched = x if x.dim() == axes + 2 else x.unsqueeze(0)
     sizes: Sequence[Any] = batched.shape
     planes = tuple(1 if isinstance(n, torch.SymInt) else int(n) for n in sizes[:2])
-    now = (*state(), torch.compiler.is_compiling(), _registered())
+    derived = torch.is_grad_enabled() and x.requires_grad
+    now = (*state(), torch.compiler.is_compiling(), _registered(), derived)
     where = (x.dtype, device or x.device.type, layout or layout_of(batched), planes, now)
     whole_call = (name, operation, axes, tuple(x.shape[-axes:]), *options, bool(ceil), *where)
     return _known(whole_call, return_switches), batched
@@ -525,6 +535,8 @@ def _bind(
     backward = {"maximum": "switches", "sum": "sum"}[operation]
     asked = [problem, replace(problem, operation=backward, direction="input_gradient")]
     vendor = {choose(one).algorithm for one in asked} == {"vendor"}
+    if operation == "maximum" and now[-1]:
+        vendor = _vendor_with_gradient(problem, vendor)
     # PyTorch's gradient of a maximum on other devices refuses to run where the caller wants determinism.
     vendor = vendor and not (now[0].deterministic and operation == "maximum" and device not in pools.ORDERED)
     declared = window.declared.axes
@@ -532,6 +544,16 @@ def _bind(
     plain = vendor and pools.plain_padding(declared)
     plain = plain and (operation == "maximum" or pools.fits_inside(declared, size))
     return _Call(problem, vendor, (*options, ceil) if plain else None, window.real_counts, window.padded_counts)
+
+
+def _vendor_with_gradient(problem: Problem, vendor: bool) -> bool:
+    """Whether PyTorch's maximum, whose switches come with it, is the fastest when a gradient will be asked for."""
+    switches = replace(problem, operation="switches")
+    maximum, found, spread = map(choose, (problem, switches, replace(switches, direction="input_gradient")))
+    own = [dict(one.estimates).get("vendor") for one in (maximum, spread)]
+    other = [dict(one.estimates).get(one.algorithm) for one in (found, spread)]
+    known = [seconds for seconds in (*own, *other) if seconds is not None]
+    return vendor if len(known) < 4 else known[0] + known[1] <= known[2] + known[3]
 
 
 @lru_cache(maxsize=512, typed=True)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .borders import LAST
-from .computing import Problem, as_given, find
+from .computing import Problem, as_given, find, lay
 
 HOPELESS = 3.0  # times the best, after one run
 ROUNDS = 7
@@ -76,10 +75,7 @@ def _run(name: str, problem: Problem, first: Tensor, second: Tensor | None) -> C
 
 def like(found: Tensor, problem: Problem) -> Tensor:
     """A map in the memory layout that the caller is given."""
-    last = LAST.get(found.dim())
-    if last is None:
-        return found
-    return found.contiguous(memory_format=last if problem.layout == "channels_last" else torch.contiguous_format)
+    return lay(found, problem.layout) if found.dim() > 3 else found
 
 
 def _timed(run: Callable[[], object], device: str, repeats: int, clock: Clock) -> float:
@@ -128,10 +124,7 @@ def _random(shape: Sequence[int], problem: Problem | None, dtype: torch.dtype | 
     wanted = dtype if problem is None else problem.dtype
     place = "cpu" if problem is None else problem.device
     values = torch.rand(tuple(shape), device=place).to(wanted or torch.float32)
-    last = LAST.get(values.dim())
-    if problem is None or last is None or problem.layout == "channels_first":
-        return values
-    return values.contiguous(memory_format=last)
+    return values if problem is None or values.dim() < 3 else lay(values, problem.layout)
 
 
 class Bar:

@@ -26,7 +26,8 @@ from .planning import choose
 
 def largest(x: Tensor, problem: Problem) -> Tensor:
     """The largest value of each window, by the plan of a "maximum"."""
-    if torch.is_grad_enabled() and x.requires_grad and choose(problem).algorithm == "native":
+    derived = torch.is_grad_enabled() and x.requires_grad
+    if derived and choose(replace(problem, operation="switches")).algorithm == "native":
         return _apply(Found)(x, problem)[0]
     return _apply(Maximum)(x, problem)
 

@@ -27,6 +27,7 @@ from .interface import (
     as_given,
     autocasts,
     find,
+    lay,
     layout_of,
     register,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "fft",
     "find",
     "im2col",
+    "lay",
     "layout_of",
     "native",
     "native_channels",

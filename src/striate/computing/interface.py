@@ -96,10 +96,15 @@ def as_given(device: str) -> AbstractContextManager[Any]:
 
 def layout_of(x: Tensor) -> str:
     """How a tensor ``(N, C, *spatial)`` lies in memory; where both would be true, or neither, channels stand first."""
-    if x.is_contiguous() or x.dim() < 4:
+    if x.is_contiguous() or x.dim() < 3:
         return LAYOUTS[0]
     steps = x.stride()
     return LAYOUTS[1] if steps[1] == 1 and min(steps[2:]) > 1 else LAYOUTS[0]
+
+
+def lay(x: Tensor, layout: str) -> Tensor:
+    """The tensor ``(N, C, *spatial)`` in this layout."""
+    return x.contiguous() if layout == LAYOUTS[0] else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 class Algorithm(Protocol):
