@@ -6,7 +6,9 @@
 #include <type_traits>
 #include <utility>
 
+// A namespace of its own: the headers of other kernels have functions of the same names.
 namespace striate::STRIATE_SET {
+inline namespace tile_lanes {
 
 constexpr int TAPS = 3;
 
@@ -152,4 +154,5 @@ inline void along_both(const V *from, int64_t pitch, V *to, int64_t step) {
     for (int i = 0; i < M::TO; ++i) M::apply(half + i * M::FROM, 1, to + i * M::TO * step, step);
 }
 
+}  // namespace tile_lanes
 }  // namespace striate::STRIATE_SET

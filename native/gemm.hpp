@@ -9,7 +9,9 @@
 
 #include "packs.hpp"
 
+// A namespace of its own: the headers of other kernels have functions of the same names.
 namespace striate::STRIATE_SET {
+inline namespace tile_lanes {
 
 // ROWS x COLUMNS packs of sums, a row of the right factor and one broadcast fill the registers.
 constexpr int COLUMNS = 2;
@@ -67,4 +69,5 @@ void product(const W *left, Left lies, const W *right, int64_t rows, int64_t dep
     }
 }
 
+}  // namespace tile_lanes
 }  // namespace striate::STRIATE_SET

@@ -10,7 +10,9 @@
 
 #include "lanes.hpp"
 
+// A namespace of its own: the headers of other kernels have functions of the same names.
 namespace striate::STRIATE_SET {
+inline namespace channel_lanes {
 
 #if defined(__AVX512F__)
 constexpr int BYTES = 64, REGISTERS = 32;
@@ -217,7 +219,8 @@ void pack(const Tile<W> &tile, const Maps<T> &maps, int64_t example, const int64
     const int64_t width = std::max<int64_t>(std::min(region.to[2], size[2]) - start, 0);
     const int64_t left = std::min(start - region.from[2], extent), right = std::min(left + width, extent);
     const int64_t first_row = std::max<int64_t>(region.from[1], 0), last_row = std::min(region.to[1], size[1]);
-    const bool rows_follow = maps.step[2] == 1 && maps.step[1] == width && width < N;
+    const bool adjacent = channels.adjacent && maps.channel == 1;
+    const bool rows_follow = !adjacent && maps.step[2] == 1 && maps.step[1] == width && width < N;
     const int64_t *place = tile.place + left;
     const auto zeros = [&](W *row, int64_t from, int64_t to) {
         for (int64_t b = 0; b < blocks; ++b)
@@ -236,7 +239,7 @@ void pack(const Tile<W> &tile, const Maps<T> &maps, int64_t example, const int64
             zeros(row, right, extent);
             if (rows_follow && y > first_row) continue;
             const T *from = plane + y * maps.step[1];
-            if (channels.adjacent && maps.channel == 1) {
+            if (adjacent) {
                 const int64_t lanes = channels.total - channels.of[0];
                 pack_adjacent<T, W>(row, place, from + channels.of[0], maps.step[2], width, lanes, blocks, apart);
                 continue;
@@ -300,4 +303,5 @@ void unpack(const W *tile, const Region &region, const Maps<T> &maps, int64_t ex
         }
 }
 
+}  // namespace channel_lanes
 }  // namespace striate::STRIATE_SET

@@ -11,7 +11,9 @@
 
 #include "lanes.hpp"
 
+// A namespace of its own: the headers of other kernels have functions of the same names.
 namespace striate::STRIATE_SET {
+inline namespace tile_lanes {
 
 #if defined(__AVX512F__)
 constexpr int BYTES = 64;
@@ -187,4 +189,5 @@ inline void from_lanes(const Pack<W> *from, int64_t pitch, const Rectangle &r, T
         }
 }
 
+}  // namespace tile_lanes
 }  // namespace striate::STRIATE_SET

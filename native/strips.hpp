@@ -16,7 +16,9 @@
 #include "lanes.hpp"
 #include "window.hpp"
 
+// A namespace of its own: the headers of other kernels have functions of the same names.
 namespace striate::STRIATE_SET {
+inline namespace position_lanes {
 
 #if defined(__AVX512F__)
 constexpr int REGISTER = 64;
@@ -283,4 +285,5 @@ class Workspace {
     size_t size_ = 0;
 };
 
+}  // namespace position_lanes
 }  // namespace striate::STRIATE_SET

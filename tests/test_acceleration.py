@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import random
+import time
 import warnings
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +25,15 @@ from striate.computing import DIRECTIONS, Problem, find
 from striate.errors import StriateError
 from striate.fusion import FoldedConvolution
 from striate.measuring import Step, error
-from striate.planned_layers import PlannedConvolution, PlannedPooling, PlannedTransposed
+from striate.planned_layers import (
+    PlannedConvolution,
+    PlannedPooling,
+    PlannedTransposed,
+    algorithms_of,
+    change,
+    named,
+    posed,
+)
 from striate.planning import Plan, Plans, choose_all
 from striate.policy import tuning
 
@@ -578,6 +588,146 @@ def test_dropout_is_the_same_in_every_trial() -> None:
     report = faster(model, torch.randn(2, 3, 8, 8))
     assert report.changed
     assert report.error < 1e-5
+
+
+def test_an_accelerated_layer_obeys_the_policy() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+    x = torch.randn(1, 8, 12, 12)
+    exact = copy.deepcopy(model).double()(x.double())
+    faster(model, x)
+    window = (1, 1, 1, 1, None)
+    facts = (x.shape, x.dtype, "cpu", model[0].weight.shape, "channels_first")
+    names = ("winograd4", "vendor", "vendor")
+    assert algorithms_of(named(choose_all(posed(facts, window)), names))[0] == "winograd4"
+    with tuning("estimate", tolerance=1e-7):
+        assert algorithms_of(named(choose_all(posed(facts, window)), names))[0] != "winograd4"
+    model[0].__dict__["_striate_choice"] = (names, (12, 12), x.dtype)
+    loose = error(model(x).double(), exact)
+    with tuning("estimate", tolerance=1e-7):
+        assert 2 * error(model(x).double(), exact) < loose
+
+
+def test_what_is_exported_holds_operators_of_pytorch_only() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 8, 8)
+    assert faster(model, x).layers[0].planned
+    expected = model(x).detach()
+    exported = torch.export.export(model, (x,))
+    targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert targets
+    assert all(target.startswith("aten.") for target in targets), targets
+    torch.testing.assert_close(exported.module()(x), expected, rtol=1e-4, atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced: Any = torch.jit.trace(model, x)
+    assert {node.kind() for node in traced.inlined_graph.nodes()} >= {"aten::_convolution", "aten::relu"}
+    assert "striate::" not in str(traced.inlined_graph)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_no_type_admits_another_network(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).to(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        wrong = 0.5 if dtype.itemsize == 2 else 0.02
+        patch.setattr(acceleration, "distance", lambda actual, expected: wrong)
+        report = faster(model, torch.randn(2, 3, 8, 8, dtype=dtype))
+    assert not report.changed
+
+
+class Remembering(nn.Module):
+    """Writes into a dict that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, memory: Any) -> Any:
+        memory["seen"] = self.conv(x)
+        return {"out": memory["seen"], "memory": memory}
+
+
+@pytest.mark.parametrize("layout", [layouts.LAST_CHANNELS, layouts.FIRST_CHANNELS])
+def test_containers_are_the_callers_own(layout: str) -> None:
+    model: Any = Remembering()
+    layouts.lay(model, layout, [])
+    memory: dict[str, Any] = {"old": torch.randn(1, 3, 8, 8)}
+    found = model(torch.randn(1, 3, 8, 8), memory)
+    assert found["memory"] is memory
+    assert memory["seen"] is found["out"]
+    memory = {}
+    model(torch.randn(1, 3, 8, 8), memory=memory)
+    assert "seen" in memory
+
+
+def test_outputs_are_rebuilt_only_where_something_changes() -> None:
+    x = torch.randn(1, 3, 4, 4)
+    pair = namedtuple("pair", "one two")
+    model: Any = nn.Identity()
+    for value in ([x], (x, "word"), {"x": [x]}, pair(x, 1)):
+        assert layouts.leave_first(model, (), value) is value
+        other: Any = layouts.leave_last(model, (), value)
+        assert other is not value
+        assert type(other) is type(value)
+        assert torch.utils._pytree.tree_leaves(other)[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_shared_parameter_gets_its_strides_back() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
+    model[1].weight = model[0].weight
+    strides = model[0].weight.stride()
+    layouts.lay(model, layouts.LAST_CHANNELS, [])
+    assert model[0].weight.stride() != strides
+    restore(model)
+    assert model[0].weight is model[1].weight
+    assert model[0].weight.stride() == strides
+
+
+def test_weights_tied_by_their_memory_stay_tied() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
+    model[1].weight.data = model[0].weight.data
+    layouts.lay(model, layouts.LAST_CHANNELS, [])
+    assert model[0].weight.data_ptr() == model[1].weight.data_ptr()
+    restore(model)
+    assert model[0].weight.data_ptr() == model[1].weight.data_ptr()
+
+
+def test_accelerating_in_inference_mode() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    with torch.inference_mode():
+        x = torch.randn(2, 3, 8, 8)
+        expected = model(x)
+        assert faster(model, x).changed
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+        made_there = nn.Conv2d(3, 4, 3)
+    with pytest.raises(StriateError, match=r"made in torch\.inference_mode"):
+        accelerate(made_there, torch.randn(2, 3, 8, 8))
+
+
+def test_a_planned_pooling_fails_in_pytorchs_words() -> None:
+    model = nn.Sequential(nn.MaxPool2d(2))
+    change(model[0], PlannedPooling, axes=2)
+    for x in (torch.randn(1, 1, 1, 1), torch.ones(1, 1, 4, 4, dtype=torch.complex64)):
+        with pytest.raises((RuntimeError, NotImplementedError), match=r".") as expected:
+            nn.MaxPool2d(2)(x)
+        with pytest.raises(type(expected.value)) as found:
+            model(x)
+        assert str(found.value) == str(expected.value)
+
+
+def test_many_layers_share_the_time_and_all_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    granted: list[float] = []
+    tried = acceleration._Search._tried
+
+    def noted(self: Any, begun: Any, module: Any, calls: Any, layout: str, budget: float) -> Any:
+        granted.append(budget)
+        time.sleep(0.03)  # the first ones take too long
+        return tried(self, begun, module, calls, layout, budget)
+
+    monkeypatch.setattr(acceleration._Search, "_tried", noted)
+    model = nn.Sequential(*(nn.Conv1d(c, c + 1, 1) for c in range(1, 9)))
+    accelerate(model, torch.randn(1, 1, 5), timer=Prices(model), budget=0.2)
+    assert len(granted) == 8
+    assert min(granted) > 0
 
 
 def test_public_names() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,3 +115,20 @@ def test_the_shipped_table_holds_races_of_known_algorithms() -> None:
         assert set(race.shares) <= set(ALGORITHMS[race.kind[0]])
         assert all(share > 0 for share in race.shares.values())
         assert "vendor" not in race.relative or race.relative["vendor"] == 1
+
+
+def test_the_shipped_table_brings_the_compiled_kernels_where_pytorch_is_slow(tmp_path: Path) -> None:
+    """In a process of its own: the tests' plans go by an empty table."""
+    program = """
+import striate
+from striate.computing import native
+depthwise = striate.plan((2, 128, 56, 56), (128, 1, 31, 31), padding=15, groups=128, direction="weight_gradient")
+local = striate.plan((16, 32, 28, 28), (28, 28, 32, 32, 3, 3), padding=1)
+bottleneck = striate.plan((8, 64, 56, 56), (256, 64, 1, 1))
+print(depthwise.algorithm, local.algorithm, bottleneck.algorithm, native.compiled is not None)
+"""
+    environment = os.environ | {"STRIATE_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    words = done.stdout.split()
+    if words[3] == "True":
+        assert words[:3] == ["native_channels", "native_positions", "vendor"]

@@ -191,3 +191,19 @@ def test_transforms_see_the_layers() -> None:
         same(torch.func.vmap(fused)(X[:, None]), torch.func.vmap(plain)(X[:, None]))
     for actual, expected in zip(torch.func.jvp(fused, (X,), (X,)), torch.func.jvp(plain, (X,), (X,)), strict=True):
         same(actual, expected)
+
+
+def test_another_eps_is_seen() -> None:
+    plain, fused = block()
+    with torch.no_grad():
+        fused(X)
+        plain.norm.eps = fused.norm.eps = 0.5
+        torch.testing.assert_close(fused(X), plain(X))
+
+
+def test_inference_mode_has_no_pending_tensors_to_fail() -> None:
+    plain, fused = block()
+    for model in (plain, fused):
+        model.way = lambda self, x: (y := self.conv(x * 1.0)) + self.activation(self.norm(y))
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(X), plain(X))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,9 @@ WINDOWS = {
     "local": (Geometry.window(1, 3, padding=1, period=5), 2, 3, (5,)),
     "volume": (Geometry.window(3, (1, 3, 2), groups=2), 4, 4, (2, 4, 3)),
 }
+
+
+WHOLE = [Problem("convolution", WINDOWS["depthwise"][0], 2, 4, 4, (7, 6), torch.float64)]
 
 
 def operands(problem: Problem, *, grad: bool = False) -> list[Tensor]:
@@ -176,3 +180,41 @@ print(float(y.sum()), sorted(r for n, r in plan.refusals if n.startswith("native
     assert second == (
         "324.0 ['the compiled kernels are not installed; install Striate where there is a C++ compiler.']"
     )
+
+
+# ---------------------------------------------------------------------------------- tensors that are not what they seem
+
+
+def serving(problem: Problem) -> list[str]:
+    return [name for name in LANES if find("convolution", name).refuses(problem) is None]
+
+
+GRAY = Problem("convolution", Geometry.window(2, 3, padding=1), 4, 1, 8, (12, 12), torch.float64)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_single_channel_that_lies_channels_last(direction: str) -> None:
+    """Its rows follow each other in memory and its channel stride is 1, both at once."""
+    problem = replace(GRAY, direction=direction)
+    first, second = operands(problem)
+    shape, steps = first.shape, (first.shape[1] * 144, 1, 12 * first.shape[1], first.shape[1])
+    laid = torch.empty_strided(shape, steps, dtype=first.dtype).copy_(first)
+    wanted = find("convolution", "reference").run(first, second, problem)
+    for name in serving(problem):
+        torch.testing.assert_close(find("convolution", name).run(laid, second, problem), wanted)
+
+
+def test_a_sign_that_is_not_in_memory_yet() -> None:
+    problem = WHOLE[0]
+    x = torch.randn(2, 4, 7, 6, dtype=torch.complex128).conj().imag
+    assert x.is_neg()
+    weight = operands(problem)[1]
+    for name in serving(problem):
+        got = find("convolution", name).run(x, weight, problem)
+        torch.testing.assert_close(got, find("convolution", "reference").run(x.clone(), weight, problem))
+
+
+def test_zeros_that_have_no_memory() -> None:
+    zeros = torch._efficientzerotensor((2, 4, 7, 6), dtype=torch.float64)
+    for name in serving(WHOLE[0]):
+        assert not find("convolution", name).run(zeros, operands(WHOLE[0])[1], WHOLE[0]).any()

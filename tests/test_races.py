@@ -57,6 +57,22 @@ def test_candidates_run_in_turn_and_the_hopeless_once(paced: Any) -> None:
     assert order == ["a", "a", "b", "b", "slow", "a", "b", "a", "b"]
 
 
+class Failing(Base):
+    def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
+        raise RuntimeError("no memory left")
+
+
+def test_who_fails_is_out_of_the_race_but_not_the_vendor(paced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, _ = paced(a=0.5, b=0.75)
+    monkeypatch.setitem(ALGORITHMS["convolution"], "failing", Failing())
+    assert race(PROBLEM, ["failing", "a", "b"], 100.0, clock, rounds=1) == {"a": 0.5, "b": 0.75}
+    with pytest.raises(RuntimeError, match="^no memory left$"):
+        race(PROBLEM, ["failing"], 100.0, clock)
+    monkeypatch.setitem(ALGORITHMS["convolution"], "vendor", Failing())
+    with pytest.raises(RuntimeError, match="^no memory left$"):
+        race(PROBLEM, ["a", "vendor"], 100.0, clock)
+
+
 def test_a_race_ends_at_its_limit_but_all_run_once(paced: Any) -> None:
     clock, order = paced(a=4.0, b=3.0)
     assert race(PROBLEM, ["a", "b"], 5.0, clock) == {"a": 4.0, "b": 3.0}

@@ -49,6 +49,7 @@ class Fold:
         activation: What alone reads the normalisation, if that is known.
         made_of: The numbers that the folded ones were made of. They are compared at every call, because a tensor that
             is written through ``.data`` does not say that it was.
+        eps: The normalisation's, of which they were made too.
         weight: The folded weights.
         bias: The folded bias.
     """
@@ -56,6 +57,7 @@ class Fold:
     normalisation: Any
     activation: nn.Module | None
     made_of: tuple[Tensor, ...] = ()
+    eps: float | None = None
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
     bias: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -66,19 +68,21 @@ class Fold:
             return False
         if conv._forward_hooks or _observed() or autocasts(x.device.type):
             return False
+        if x.is_inference():  # it does not say whether it is written to before the plain convolution is asked for
+            return False
         return self._current(conv)
 
     def _current(self, conv: Any) -> bool:
         norm = self.normalisation
         parts = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
         now = tuple(part for part in parts if part is not None)
-        if len(now) == len(self.made_of) and all(map(_same, now, self.made_of)):
+        if norm.eps == self.eps and len(now) == len(self.made_of) and all(map(_same, now, self.made_of)):
             return True
         if any(type(part) not in (Tensor, nn.Parameter) or part.dtype not in TYPES for part in now):
             return False
         self.weight, self.bias = folded(conv, norm)
         finite = bool(self.weight.isfinite().all()) and bool(self.bias.isfinite().all())
-        self.made_of = tuple(part.detach().clone() for part in now) if finite else ()
+        self.made_of, self.eps = tuple(part.detach().clone() for part in now) if finite else (), norm.eps
         return finite
 
 
@@ -182,10 +186,10 @@ def _convolved(conv: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _again(forward: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Tensor]:
     """The plain convolution, later, unless its input is no longer what it was."""
-    version = None if x.is_inference() else x._version
+    version = x._version
 
     def compute() -> Tensor:
-        if version is None or x._version != version:
+        if x._version != version:
             raise StriateError(
                 "The output of a convolution that was fused with its batch normalisation is read elsewhere, after its "
                 "input may have been changed in place; call striate.restore(model) to run without fusion."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from .borders import LAST
 from .observing import Call
@@ -29,24 +29,44 @@ def _to_first(value: Any) -> Any:
     return value.contiguous() if is_map else value
 
 
+def _relaid(value: Any, to: Callable[[Any], Any]) -> Any:
+    """A tensor, or tuples, lists and dicts of some, laid otherwise; the same object if all lie so already."""
+    if isinstance(value, Tensor):
+        return to(value)
+    if not isinstance(value, (tuple, list, dict)):
+        return value
+    names = list(value) if isinstance(value, dict) else list(range(len(value)))
+    parts = {name: _relaid(value[name], to) for name in names}
+    if all(parts[name] is value[name] for name in names):
+        return value
+    if isinstance(value, tuple):
+        return value._make(parts.values()) if hasattr(value, "_make") else type(value)(parts.values())
+    if type(value) in (dict, list):  # which the compiler follows
+        return parts if isinstance(value, dict) else list(parts.values())
+    made: Any = copy.copy(value)
+    for name, part in parts.items():
+        made[name] = part
+    return made
+
+
 def enter_last(module: nn.Module, args: Any, kwargs: Any) -> Any:
-    """Lay the inputs channels-last."""
-    return tree_map(_to_last, (args, kwargs))
+    """Lay the inputs channels-last; containers are the caller's own, who may look for what the model writes there."""
+    return tuple(map(_to_last, args)), {name: _to_last(value) for name, value in kwargs.items()}
 
 
 def enter_first(module: nn.Module, args: Any, kwargs: Any) -> Any:
     """Lay the inputs channels-first."""
-    return tree_map(_to_first, (args, kwargs))
+    return tuple(map(_to_first, args)), {name: _to_first(value) for name, value in kwargs.items()}
 
 
 def leave_last(module: nn.Module, args: Any, output: Any) -> Any:
     """Lay the outputs channels-last."""
-    return tree_map(_to_last, output)
+    return _relaid(output, _to_last)
 
 
 def leave_first(module: nn.Module, args: Any, output: Any) -> Any:
     """Lay the outputs channels-first."""
-    return tree_map(_to_first, output)
+    return _relaid(output, _to_first)
 
 
 ENTER = {LAST_CHANNELS: enter_last, FIRST_CHANNELS: enter_first}
@@ -61,14 +81,17 @@ def others(model: nn.Module, calls: Sequence[Call]) -> list[str]:
     return [FIRST_CHANNELS if lying[True] > lying[False] else LAST_CHANNELS]
 
 
-def _kernels(model: nn.Module) -> Any:
+def _kernels(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Parameter]]:
     """The convolutions whose kernels lie in memory of their own, so that they may be re-laid."""
+    every: set[Tensor] = {*model.parameters(), *model.buffers()}
+    users = Counter(t.untyped_storage().data_ptr() for t in every if t.layout == torch.strided)
     for module in model.modules():
         weight = module._parameters.get("weight")
         if not isinstance(module, CONVOLUTIONS + TRANSPOSED) or type(weight) is not nn.Parameter:
             continue
         own = weight.untyped_storage().nbytes() == weight.numel() * weight.element_size()
-        if weight.dim() in LAST and own and not weight.is_shared():
+        tied = users[weight.untyped_storage().data_ptr()] > 1
+        if weight.dim() in LAST and own and not tied and not weight.is_shared():
             yield module, weight
 
 
@@ -76,8 +99,9 @@ def lay(model: nn.Module, layout: str, outputs: Sequence[Tensor]) -> None:
     """Re-lay kernels in place, and inputs and outputs at the door; the outputs lie as they did."""
     if layout == GIVEN:
         return
-    for module, weight in _kernels(model):
-        module.__dict__[LAID] = weight.stride()
+    strides: dict[Tensor, tuple[int, ...]] = {}  # a parameter of two modules is re-laid once
+    for module, weight in list(_kernels(model)):
+        module.__dict__[LAID] = strides.setdefault(weight, weight.stride())
         weight.data = weight.data.contiguous(
             memory_format=LAST[weight.dim()] if layout == LAST_CHANNELS else torch.contiguous_format
         )
@@ -96,7 +120,7 @@ def lay_back(module: Any) -> None:
             del table[number]
             module._forward_pre_hooks_with_kwargs.pop(number, None)
     strides = module.__dict__.pop(LAID, None)
-    if strides is not None and len(strides) == module.weight.dim():
+    if strides is not None and len(strides) == module.weight.dim() and strides != module.weight.stride():
         weight = module.weight
         weight.data = torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device).copy_(
             weight.data

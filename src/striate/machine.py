@@ -14,6 +14,7 @@ from time import perf_counter
 import torch
 
 from . import wisdom
+from .policy import current
 
 ROWS = {torch.float32: 768, torch.float64: 768, torch.bfloat16: 192, torch.float16: 192}  # of the matrices
 COPIED = 2**25  # bytes: more than caches hold
@@ -83,7 +84,8 @@ def versions() -> str:
 def ceilings() -> Ceilings:
     """Of this machine, if they were measured with as many threads; else the shipped ones, which cost no time."""
     kept = wisdom.opened()
-    kept.refresh()
+    if current().rigor != "frozen" or not kept.opened:
+        kept.refresh()
     found = kept.find(_key())
     return SHIPPED if found is None else _ceilings(found)
 
@@ -93,7 +95,7 @@ def calibrate(clock: Callable[[], float] = perf_counter) -> Ceilings:
     found = {
         str(dtype).removeprefix("torch."): _rate(_product(dtype, n), 2.0 * n**3, clock) for dtype, n in ROWS.items()
     }
-    source = torch.zeros(COPIED // 4)
+    source = torch.zeros(COPIED // 4, device="cpu")
     target = torch.empty_like(source)
     found["bandwidth"] = _rate(lambda: target.copy_(source), 2.0 * COPIED, clock)
     wisdom.opened().keep(_key(), found)
@@ -116,7 +118,7 @@ def _ceilings(found: dict[str, float]) -> Ceilings:
 
 
 def _product(dtype: torch.dtype, rows: int) -> Callable[[], object]:
-    matrix = torch.ones(rows, rows, dtype=dtype)
+    matrix = torch.ones(rows, rows, dtype=dtype, device="cpu")
     return lambda: matrix @ matrix
 
 

@@ -18,10 +18,10 @@ from torch.nn.utils import parametrize
 from .adaptive import adaptive_avg_pool, adaptive_max_pool
 from .borders import laid_like, plus
 from .computing import ALGORITHMS, DIRECTIONS, Problem, as_given, autocasts, find, layout_of, vendor
-from .errors import AlgorithmError, GeometryError
+from .errors import AlgorithmError, GeometryError, StriateError
 from .geometry import Geometry, per_axis
 from .graphs import whole
-from .planning import Plan, Plans, choose_all, pose
+from .planning import Plan, Plans, _plain, barred, choose_all, pose, state
 from .pooling import avg_pool, lp_pool, max_pool, served_by
 from .trilinear import convolve
 
@@ -164,10 +164,12 @@ class PlannedTransposed(Changed):
 @whole
 def planned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, choice: Choice) -> Tensor:
     """A convolution as torch.nn's layers call it, by chosen algorithms where they serve, else by PyTorch's own."""
+    if not _plain():
+        return by_vendor(x, weight, bias, window)
     device = x.device.type
     try:
         facts = (x.shape, _computed(x, device), device, weight.shape, _computed(weight, device), weight.device.type)
-        plans = _bound(len(ALGORITHMS["convolution"]), *facts, layout_of(x), window, choice)
+        plans = _bound((*state(), len(ALGORITHMS["convolution"])), *facts, layout_of(x), window, choice)
     except TypeError:  # a traced graph leaves sizes open: they cannot be looked up
         plans = None
     if plans is None:
@@ -196,7 +198,7 @@ def by_vendor(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) ->
 
 @lru_cache(maxsize=4096)
 def _bound(
-    registered: int,
+    now: Any,
     x: tuple[int, ...],
     dtype: torch.dtype,
     device: str,
@@ -209,7 +211,7 @@ def _bound(
 ) -> Plans | None:
     """The plans of a call, or None where PyTorch's own call serves: also for all that it has words of its own for.
 
-    ``registered`` counts the algorithms, so that plans made before one was added are not found again.
+    ``now`` is what plans depend on besides: the policy, what was measured, and how many algorithms there are.
     """
     if (dtype, device) != (weight_dtype, weight_device) or len(x) != len(weight) or 0 in (*x, *weight):
         return None
@@ -263,13 +265,18 @@ def algorithms_of(plans: Plans) -> tuple[str, ...]:
 
 
 def named(plans: Plans, names: tuple[str, ...]) -> Plans:
-    """The plans with other algorithms, where these do not refuse."""
+    """The plans with other algorithms, where these do not refuse and the policy admits them."""
     chosen: dict[str, Any] = {}
     for direction, name in zip(DIRECTIONS, names, strict=True):
         plan: Plan = getattr(plans, direction)
-        known = name in ALGORITHMS["convolution"] and find("convolution", name).refuses(plan.problem) is None
-        chosen[direction] = Plan(name, plan.problem) if known else plan
+        chosen[direction] = Plan(name, plan.problem) if _serves(name, plan.problem) else plan
     return replace(plans, **chosen)
+
+
+def _serves(name: str, problem: Problem) -> bool:
+    if name not in ALGORITHMS["convolution"] or find("convolution", name).refuses(problem) is not None:
+        return False
+    return barred(problem, name) is None
 
 
 # ----------------------------------------------------------------------------------------------------------- poolings
@@ -283,7 +290,10 @@ class PlannedPooling(Changed):
         axes = self._striate_axes
         if x.dim() != axes + 2 or getattr(self, "return_indices", False):
             return super().forward(x)  # type: ignore[misc]
-        return pool(self, x)
+        try:
+            return pool(self, x)
+        except StriateError:  # PyTorch's own call has words of its own for it
+            return super().forward(x)  # type: ignore[misc]
 
 
 def pool(module: Any, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from . import files
 from .errors import DataError
@@ -159,6 +159,8 @@ class Wisdom:
                 finally:
                     os.close(descriptor)
                 self.refresh()
+        except Timeout:
+            return  # others are writing: what is known here will do for now
         except OSError as error:
             self._stay_here(f"cannot be written ({error.strerror or error})")
 

@@ -18,7 +18,7 @@ from .suite import Case
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2, torch.float64: 1e-10}
 """Largest error over the root mean square of the true values."""
-EXACT = {torch.float32: 1e-5}
+EXACT = {torch.float32: 2e-5}
 """The same for algorithms that only sum the products of the definition."""
 FACTOR = 4.0  # long sums round: an exact algorithm may be off by so many times what PyTorch's own kernel is
 EXAMPLES = 2
@@ -172,7 +172,7 @@ def _errors(case: Case, dtype: torch.dtype) -> dict[str, Any]:
             strict = EXACT.get(dtype, limit)
             if max(off.values()) > max(strict, FACTOR * known):  # PyTorch rounds otherwise in its other layout
                 known = max(known, *(error(way, direction, expected) for way in theirs[1:]))
-            limit = min(limit, max(strict, FACTOR * known))
+            limit = max(strict, FACTOR * known)
         found[direction] = {
             "algorithm": chosen[direction], "exact": summing, "striate": off, "torch": known, "limit": limit,
         }  # fmt: skip

@@ -9,11 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
+from torch.nn import Parameter
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
@@ -36,6 +38,7 @@ except ImportError:
 _is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 AXES = 3
+TILES = 2**21  # bytes of packed tiles that one thread holds, at most
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 FIELDS = ("kernel", "stride", "dilation", "before", "after", "period")
 LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -51,10 +54,11 @@ class Native(Base):
 
     Args:
         lanes: The name of the kernels.
+        sums: Partial sums of a gradient of weights, at most.
     """
 
-    def __init__(self, lanes: str) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: str, sums: int = 1) -> None:
+        self.lanes, self.sums = lanes, sums
 
     def refuses(self, problem: Problem) -> str | None:
         """What no compiled kernel takes."""
@@ -71,8 +75,21 @@ class Native(Base):
             return f"there are {problem.in_channels} input and {problem.out_channels} output channels; it needs both."
         return None if axes <= AXES else f"the window has {axes} spatial axes; the compiled kernels have {AXES}."
 
+    def workspace(self, problem: Problem) -> int:
+        """Packed tiles of each thread, packed weights, and as many partial sums of their gradient as there may be."""
+        shape = problem.geometry.weight_shape(problem.in_channels, problem.out_channels)
+        everywhere = problem.geometry.period == problem.output_size and prod(problem.output_size) > 1
+        copies = self.sums if problem.direction == "weight_gradient" and not everywhere else 1
+        return TILES * torch.get_num_threads() + copies * prod(shape) * max(4, problem.dtype.itemsize)
+
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         return _bound(self.lanes, problem)(first, second)
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether the memory holds the values as they are, and nothing records what is done with them."""
+    own = type(tensor) is Tensor or type(tensor) is Parameter
+    return own and not (tensor.is_neg() or tensor._is_zerotensor() or _is_tracing())
 
 
 @lru_cache(maxsize=4096)
@@ -87,7 +104,7 @@ def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
 
     def call(first: Tensor, second: Any) -> Tensor:
         derived = torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)
-        if derived or type(first) is not Tensor or _get_current_dispatch_mode() is not None or _is_tracing():
+        if derived or not (_plain(first) and _plain(second)) or _get_current_dispatch_mode() is not None:
             return operator(first, second, lanes, direction, numbers)
         return _solve(first, second, lanes, direction, shape, told)
 

@@ -14,7 +14,7 @@ class Channels(Native):
     """``out[o, lane] += weight[tap, lane] * x[i, lane]``: as many channels at once as a vector has lanes."""
 
     def __init__(self) -> None:
-        super().__init__("channels")
+        super().__init__("channels", sums=32)
 
     def refuses(self, problem: Problem) -> str | None:
         """Weights that differ between positions, and groups too large to be taken channel by channel."""

@@ -14,7 +14,7 @@ class Positions(Native):
     """
 
     def __init__(self) -> None:
-        super().__init__("positions")
+        super().__init__("positions", sums=8)
 
 
 register("convolution", "native_positions", Positions())

@@ -34,14 +34,11 @@ class NativeWinograd(Native):
         return self.plain.refuses(problem) or super().refuses(problem)
 
     def error(self, problem: Problem) -> float:
-        """Measured for float32: as the plain one's; gradients of weights by F(4,3) grow with the root of the tiles."""
-        if problem.direction != "weight_gradient" or self.plain.filtering.outputs == 2:
-            return self.plain.error(problem)
-        return 3.4e-6 * (problem.batch * prod(-(-n // 4) for n in problem.output_size)) ** 0.5
+        return self.plain.error(problem)
 
     def workspace(self, problem: Problem) -> int:
         """The transformed weights; what a block of tiles takes stays in the cache."""
-        return 36 * 4 * problem.in_channels * problem.out_channels
+        return 36 * max(4, problem.dtype.itemsize) * problem.in_channels * problem.out_channels
 
     def estimate(self, problem: Problem) -> int:
         return self.plain.estimate(problem)

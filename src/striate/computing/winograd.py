@@ -165,10 +165,18 @@ class Winograd(Tiled):
         return None
 
     def error(self, problem: Problem) -> float:
-        """Measured for float32: F(2,3) stays near 3e-6, F(4,3) grows from 1e-5 with the root of the sums' length."""
+        """Measured for float32, up to two axes; each axis more is one more transform of everything.
+
+        F(2,3) stays near 3e-6, F(4,3) grows from 1e-5 with the root of the channels, its gradient of the weights with
+        the root of the tiles.
+        """
+        further = max(0, sum(axis.kernel > 1 for axis in problem.geometry.axes) - 2)
         if self.filtering.outputs <= 2:
-            return 3e-6
-        return 1e-5 * max(1.0, problem.in_channels / problem.geometry.groups / 20) ** 0.5
+            return 3e-6 * 2.0**further
+        tiles = problem.batch * prod(-(-n // self.filtering.outputs) for n in problem.output_size)
+        by_channels = 1e-5 * max(1.0, problem.in_channels / problem.geometry.groups / 20) ** 0.5
+        by_tiles = 3.4e-6 * tiles**0.5 if problem.direction == "weight_gradient" else 0.0
+        return max(by_channels, by_tiles) * 4.0**further
 
     def estimate(self, problem: Problem) -> int:
         """Multiply-adds of N examples of J tiles, of t points each, and of the transforms, one axis after another.
