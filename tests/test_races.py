@@ -66,10 +66,10 @@ def test_who_fails_is_out_of_the_race_but_not_the_vendor(paced: Any, monkeypatch
     clock, _ = paced(a=0.5, b=0.75)
     monkeypatch.setitem(ALGORITHMS["convolution"], "failing", Failing())
     assert race(PROBLEM, ["failing", "a", "b"], 100.0, clock, rounds=1) == {"a": 0.5, "b": 0.75}
-    with pytest.raises(RuntimeError, match="^no memory left$"):
+    with pytest.raises(RuntimeError, match=r"^no memory left$"):
         race(PROBLEM, ["failing"], 100.0, clock)
     monkeypatch.setitem(ALGORITHMS["convolution"], "vendor", Failing())
-    with pytest.raises(RuntimeError, match="^no memory left$"):
+    with pytest.raises(RuntimeError, match=r"^no memory left$"):
         race(PROBLEM, ["a", "vendor"], 100.0, clock)
 
 

@@ -375,7 +375,8 @@ def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
         kernel, stride, padding, _, ceil = options
         return pools.AVG_POOL[len(kernel)](x, kernel, stride, padding, ceil, count_padding)
     call = _bind(*facts)
-    if not count_padding and torch._C._functorch.peek_interpreter_stack() is None and _by_native(call.problem):
+    plain = type(x) is Tensor and torch._C._functorch.peek_interpreter_stack() is None
+    if plain and not count_padding and _by_native(call.problem):
         return native_pools.mean(x, call.problem)
     divisors = call.padded_counts if count_padding else call.real_counts
     if all(len(set(axis)) == 1 for axis in divisors):
