@@ -1,0 +1,279 @@
+// Windows of channels that lie next to each other in memory, read as they lie: nothing is packed but the weights.
+//
+// Lanes are the channels of the result. A depthwise lane reads its own channel. In a group of as many channels as a
+// vector has lanes, or a multiple, one channel at a time is spread over all lanes; in a narrower group each lane chooses
+// its group's channel from the vector. The geometry of a row is worked out once: pieces of a few results next to each
+// other, each with runs of taps and the columns of them that are real.
+#include "direct.hpp"
+
+#include <array>
+#include <vector>
+
+#include "lines.hpp"
+
+namespace striate::STRIATE_SET {
+namespace {
+
+enum class Reading { own, chosen, spread };
+
+constexpr int64_t PIECES[] = {14, 7, 4, 2, 1};  // results that are summed at once
+constexpr int64_t RUNS[] = {7, 5, 3, 2, 1};     // taps of a row that are taken at once
+
+// Where arithmetic binds, many results hide the latency of an addition; where memory does, long runs read less of it.
+constexpr size_t first_piece(Reading reading) { return reading == Reading::own || REGISTERS < 32; }
+constexpr size_t first_run(Reading reading) { return reading == Reading::own ? 0 : 2; }
+
+constexpr int64_t LARGEST = 64;                // taps of a window that pay off
+constexpr int64_t BAND = 8;                    // rows that one task solves at least
+
+// Taps of a row that follow each other: of the columns that the results of a piece read through them, [from, to) are
+// real. Offsets in elements; the first column may lie before the map.
+struct Run {
+    int64_t x, w;
+    int from, to;
+};
+
+// Where the taps of the outer axes stand.
+struct Row {
+    int64_t x, w;
+};
+
+template <typename T, typename W>
+struct Task {
+    const T *x;
+    const W *w;
+    T *to;
+    const Row *row;
+    const typename Register<W>::places *lanes;  // of each plane, from which lane each one reads
+    const Run *run;
+    int64_t rows, full, single;  // runs of all taps that are taken at once, and of one
+    int64_t pitch, result_pitch, planes, w_plane, w_block;
+    Blocks blocks;
+};
+
+template <Reading READING, typename T, typename W>
+STRIATE_INLINE inline Lanes<W> read(const T *x, typename Register<W>::places lane) {
+    if constexpr (READING == Reading::own) return load(x);
+    if constexpr (READING == Reading::chosen) return __builtin_shuffle(load(x), lane);
+    return W(widen(*x)) - Lanes<W>{};  // x + 0 would not be x where x is -0
+}
+
+// K taps of one row into R results: each value serves up to K of them.
+template <Reading READING, bool EDGE, int R, int K, typename T, typename W>
+STRIATE_INLINE inline void add_row(Lanes<W> (&sums)[R], const T *x, const W *w, int64_t pitch, const Run &run,
+                                   typename Register<W>::places lane) {
+    Lanes<W> weight[K];
+    unroll<K>([&](auto k) STRIATE_INLINE { weight[k] = load(w + k * LANES<W>); });
+    unroll<R + K - 1>([&](auto column) STRIATE_INLINE {
+        if (!EDGE || (column >= run.from && column < run.to)) {
+            Lanes<W> value = read<READING, T, W>(x, lane);
+            unroll<K>([&](auto k) STRIATE_INLINE {
+                constexpr int r = column - k;
+                if constexpr (r >= 0 && r < R) sums[r] += value * weight[k];
+            });
+        }
+        x += pitch;
+    });
+}
+
+template <typename T, typename W, Reading READING, bool EDGE, int R, int K>
+void solve(const Task<T, W> &s) {
+    for (int64_t block = 0; block < s.blocks.count; ++block) {
+        const int64_t channel = s.blocks.template first<W>(block);
+        const T *map = s.x + (READING == Reading::spread ? channel / s.blocks.each * s.blocks.planes : channel);
+        Lanes<W> sums[R] = {};
+        for (int64_t p = 0; p < s.planes; ++p) {
+            typename Register<W>::places lane{};
+            if constexpr (READING == Reading::chosen) lane = s.lanes[p];
+            const T *plane = map + (READING == Reading::spread ? p : 0);
+            const W *weights = s.w + block * s.w_block + p * s.w_plane;
+            for (int64_t r = 0; r < s.rows; ++r) {
+                const T *x = plane + s.row[r].x;
+                const W *w = weights + s.row[r].w;
+                const Run *run = s.run, *end = run + s.full;
+                for (; run < end; ++run)
+                    add_row<READING, EDGE, R, K>(sums, x + run->x, w + run->w, s.pitch, *run, lane);
+                for (end += s.single; K > 1 && run < end; ++run)
+                    add_row<READING, EDGE, R, 1>(sums, x + run->x, w + run->w, s.pitch, *run, lane);
+            }
+        }
+        T *to = s.to + channel;
+        unroll<R>([&](auto r) STRIATE_INLINE {
+            store(to, sums[r]);
+            to += s.result_pitch;
+        });
+    }
+}
+
+// Some results of a row, next to each other or in turns, and the kernel that solves for them.
+template <typename T, typename W>
+struct Piece {
+    void (*solve)(const Task<T, W> &);
+    int64_t result, result_pitch, pitch, run, full, single;
+};
+
+template <typename T, typename W>
+auto kernel_of(Reading reading, bool edge, size_t piece, size_t run) {
+    using Kernel = void (*)(const Task<T, W> &);
+    constexpr size_t pieces = std::size(PIECES), runs = std::size(RUNS);
+    static constexpr auto table = []<size_t... I>(std::index_sequence<I...>) {
+        return std::array<Kernel, sizeof...(I)>{
+            solve<T, W, Reading(I / (2 * pieces * runs)), I / (pieces * runs) % 2 != 0,
+                  PIECES[std::max(I / runs % pieces, first_piece(Reading(I / (2 * pieces * runs))))],
+                  RUNS[std::max(I % runs, first_run(Reading(I / (2 * pieces * runs))))]>...};
+    }(std::make_index_sequence<3 * 2 * pieces * runs>{});
+    return table[((size_t(reading) * 2 + edge) * pieces + piece) * runs + run];
+}
+
+// The run that takes so many taps with the fewest values read.
+inline size_t run_of(int64_t taps, Reading reading) {
+    size_t best = std::size(RUNS) - 1;
+    auto reads = [&](size_t i) { return taps / RUNS[i] * (PIECES[1] + 2 * RUNS[i]) + taps % RUNS[i] * (PIECES[1] + 2); };
+    for (size_t i = best; i-- > first_run(reading);)
+        if (RUNS[i] <= taps && reads(i) <= reads(best)) best = i;
+    return best;
+}
+
+// The pieces of all results of a row.
+template <typename T, typename W>
+struct Pieces {
+    std::vector<Piece<T, W>> piece;
+    std::vector<Run> run;
+
+    Pieces(const Axis &axis, Direction direction, int64_t size, int64_t x_step, int64_t result_step,
+           const int64_t *place, Reading reading) {
+        for (int64_t number = 0; number < lines(axis, direction); ++number) {
+            const Line row = line_of(axis, direction, number);
+            const Turns turns = turns_of(row);
+            for (int64_t turn = 0; turn < turns.results && turn < row.count; ++turn)
+                for (int64_t from = turn, left = ceil_div(row.count - turn, turns.results); left > 0;) {
+                    size_t here = first_piece(reading);
+                    while (PIECES[here] > left) ++here;
+                    add(row, turns, from, here, size, x_step, place, reading);
+                    piece.back().result = (row.first + from * row.step) * result_step;
+                    piece.back().result_pitch = row.step * turns.results * result_step;
+                    from += PIECES[here] * turns.results, left -= PIECES[here];
+                }
+        }
+    }
+
+  private:
+    void add(const Line &row, const Turns &turns, int64_t from, size_t piece_kind, int64_t size, int64_t x_step,
+             const int64_t *place, Reading reading) {
+        const size_t kind = run_of(ceil_div(row.taps, turns.taps), reading);
+        const int64_t first = int64_t(run.size()), once = RUNS[kind], results = PIECES[piece_kind];
+        bool edge = false;
+        const auto take = [&](int64_t turn, int64_t tap, int64_t taps) {
+            const int64_t j = turn + tap * turns.taps, reads = row.source + from * row.stride + j * row.dilation;
+            const Reach real = reach(reads, turns.apart, results + taps - 1, 0, size);
+            if (real.from == real.to) return;
+            edge |= real.to - real.from < results + taps - 1;
+            run.push_back({reads * x_step, place[row.tap + j * row.tap_step], int(real.from), int(real.to)});
+        };
+        for (int64_t turn = 0; turn < turns.taps && turn < row.taps; ++turn) {
+            const int64_t taps = ceil_div(row.taps - turn, turns.taps);
+            for (int64_t tap = 0; tap + once <= taps; tap += once) take(turn, tap, once);
+        }
+        const int64_t full = int64_t(run.size()) - first;
+        for (int64_t turn = 0; turn < turns.taps && turn < row.taps && once > 1; ++turn) {
+            const int64_t taps = ceil_div(row.taps - turn, turns.taps);
+            for (int64_t tap = taps / once * once; tap < taps; ++tap) take(turn, tap, 1);
+        }
+        const int64_t single = int64_t(run.size()) - first - full;
+        piece.push_back({kernel_of<T, W>(reading, edge, piece_kind, kind), 0, 0, turns.apart * x_step, first, full, single});
+    }
+};
+
+// The taps through which each result of an outer axis reads the map.
+std::vector<std::vector<Row>> rows_of(const Axis &axis, Direction direction, int64_t size, int64_t results,
+                                      int64_t x_step, int64_t w_step) {
+    std::vector<std::vector<Row>> rows(results);
+    for (int64_t number = 0; number < lines(axis, direction); ++number) {
+        const Line line = line_of(axis, direction, number);
+        for (int64_t i = 0; i < line.count; ++i) {
+            const int64_t source = line.source + i * line.stride;
+            const Reach taps = reach(source, line.dilation, line.taps, 0, size);
+            for (int64_t j = taps.from; j < taps.to; ++j)
+                rows[line.first + i * line.step].push_back(
+                    {(source + j * line.dilation) * x_step, (line.tap + j * line.tap_step) * w_step});
+        }
+    }
+    return rows;
+}
+
+template <typename T, typename W>
+void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, const T *weight, Reading reading) {
+    constexpr int64_t N = LANES<W>;
+    const Direction direction = window.direction;
+    const bool inward = direction == Direction::input_gradient;
+    const Axis *axis = window.axis;
+    Blocks blocks = blocks_of<W>(window);
+    blocks.overlap = true;
+    int64_t size[AXES], results[AXES], row_taps = 1;
+    for (int a = 0; a < AXES; ++a) {
+        size[a] = inward ? axis[a].out : axis[a].size;
+        results[a] = inward ? axis[a].size : axis[a].out;
+        if (a < 2) row_taps *= axis[a].kernel;
+    }
+    const int64_t columns = axis[2].kernel, plane = row_taps * columns * N, length = blocks.planes * plane;
+    std::vector<int64_t> place(columns, -1);
+    place_taps(place.data(), axis[2], direction, N);
+    thread_local Scratch weight_scratch;
+    W *weights = weight_scratch.at_least<W>(blocks.count * length);
+    pack_weights(weights, place.data(), weight, blocks, axis, inward);
+    typename Register<W>::places lanes[N];
+    for (int64_t p = 0; p < blocks.planes && p < N; ++p)
+        for (int64_t l = 0; l < N; ++l) lanes[p][l] = l / blocks.planes * blocks.planes + p;
+    const Pieces<T, W> pieces(axis[2], direction, size[2], from.step[2], to.step[2], place.data(), reading);
+    const auto deep = rows_of(axis[0], direction, size[0], results[0], from.step[0], axis[1].kernel * columns * N);
+    const auto high = rows_of(axis[1], direction, size[1], results[1], from.step[1], columns * N);
+    const int64_t rows = results[0] * results[1], bands = ceil_div(rows, BAND);
+#pragma omp parallel
+    {
+        std::vector<Row> row(row_taps);
+        Task<T, W> task{nullptr, weights, nullptr, row.data(), lanes, nullptr, 0, 0, 0, 0, 0, blocks.planes, plane, length, blocks};
+#pragma omp for schedule(dynamic)
+        for (int64_t band = 0; band < window.batch * bands; ++band) {
+            const int64_t example = band / bands, end = std::min(rows, (band % bands + 1) * BAND);
+            for (int64_t r = band % bands * BAND; r < end; ++r) {
+                const int64_t z = r / results[1], y = r % results[1];
+                task.rows = 0;
+                for (const Row &a : deep[z])
+                    for (const Row &b : high[y]) row[task.rows++] = {a.x + b.x, a.w + b.w};
+                task.x = from.data + example * from.batch;
+                T *to_row = to.data + example * to.batch + z * to.step[0] + y * to.step[1];
+                for (const auto &piece : pieces.piece) {
+                    task.run = pieces.run.data() + piece.run;
+                    task.full = piece.full, task.single = piece.single, task.pitch = piece.pitch;
+                    task.to = to_row + piece.result, task.result_pitch = piece.result_pitch;
+                    piece.solve(task);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+
+template <typename T>
+bool direct(const Window &window, const Maps<T> &input, const Maps<T> &output, const T *weight) {
+    using W = typename Wide<T>::type;
+    constexpr int64_t N = LANES<W>;
+    const bool inward = window.direction == Direction::input_gradient;
+    const Blocks blocks = blocks_of<W>(window);
+    const int64_t each = blocks.each, taps = window.axis[0].kernel * window.axis[1].kernel * window.axis[2].kernel;
+    if (input.channel != 1 || output.channel != 1 || blocks.planes != each || blocks.result_channels < N) return false;
+    if (taps > LARGEST || (N % each && each % N)) return false;
+    const Reading reading = each == 1 ? Reading::own : each < N ? Reading::chosen : Reading::spread;
+    if (inward)
+        solve_maps<T, W>(window, output, input, weight, reading);
+    else
+        solve_maps<T, W>(window, input, output, weight, reading);
+    return true;
+}
+
+template bool direct(const Window &, const Maps<float> &, const Maps<float> &, const float *);
+template bool direct(const Window &, const Maps<double> &, const Maps<double> &, const double *);
+template bool direct(const Window &, const Maps<bfloat16> &, const Maps<bfloat16> &, const bfloat16 *);
+
+}  // namespace striate::STRIATE_SET
