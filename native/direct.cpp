@@ -16,11 +16,14 @@ namespace {
 
 enum class Reading { own, chosen, spread };
 
-constexpr int64_t PIECES[] = {14, 7, 4, 2, 1};  // results that are summed at once
-constexpr int64_t RUNS[] = {7, 5, 3, 2, 1};     // taps of a row that are taken at once
+constexpr int PIECES = REGISTERS == 32 ? 14 : 7;  // results that are summed at once, at most
+constexpr int RUNS[] = {7, 5, 3, 2, 1};           // taps of a row that are taken at once
 
-// Where arithmetic binds, many results hide the latency of an addition; where memory does, long runs read less of it.
-constexpr size_t first_piece(Reading reading) { return reading == Reading::own || REGISTERS < 32; }
+// Where memory binds, rows of any length are cut evenly. Where arithmetic does, many results hide the latency of an
+// addition, and fewer of the kernels are worth their place.
+constexpr bool has_piece(Reading reading, int results) {
+    return reading == Reading::own ? results <= 7 : results <= 4 || results == 7 || results == 8 || results == 14;
+}
 constexpr size_t first_run(Reading reading) { return reading == Reading::own ? 0 : 2; }
 
 constexpr int64_t LARGEST = 64;                // taps of a window that pay off
@@ -48,6 +51,7 @@ struct Task {
     const Run *run;
     int64_t rows, full, single;  // runs of all taps that are taken at once, and of one
     int64_t pitch, result_pitch, planes, w_plane, w_block;
+    int64_t ahead, fresh, row_pitch, apart, x_pitch;  // the rows that the next results read first
     Blocks blocks;
 };
 
@@ -82,6 +86,9 @@ void solve(const Task<T, W> &s) {
         const int64_t channel = s.blocks.template first<W>(block);
         const T *map = s.x + (READING == Reading::spread ? channel / s.blocks.each * s.blocks.planes : channel);
         Lanes<W> sums[R] = {};
+        if constexpr (READING == Reading::own)
+            for (int64_t row = 0; row < s.fresh; ++row)
+                for (int64_t c = 0; c < R * s.apart; ++c) __builtin_prefetch(map + s.ahead + row * s.row_pitch + c * s.x_pitch);
         for (int64_t p = 0; p < s.planes; ++p) {
             typename Register<W>::places lane{};
             if constexpr (READING == Reading::chosen) lane = s.lanes[p];
@@ -112,26 +119,44 @@ struct Piece {
     int64_t result, result_pitch, pitch, run, full, single;
 };
 
+template <typename T, typename W, Reading READING, bool EDGE, int R, int K>
+constexpr auto kernel() -> void (*)(const Task<T, W> &) {
+    if constexpr (has_piece(READING, R) && K <= RUNS[first_run(READING)])
+        return solve<T, W, READING, EDGE, R, K>;
+    else
+        return nullptr;
+}
+
 template <typename T, typename W>
-auto kernel_of(Reading reading, bool edge, size_t piece, size_t run) {
-    using Kernel = void (*)(const Task<T, W> &);
-    constexpr size_t pieces = std::size(PIECES), runs = std::size(RUNS);
-    static constexpr auto table = []<size_t... I>(std::index_sequence<I...>) {
-        return std::array<Kernel, sizeof...(I)>{
-            solve<T, W, Reading(I / (2 * pieces * runs)), I / (pieces * runs) % 2 != 0,
-                  PIECES[std::max(I / runs % pieces, first_piece(Reading(I / (2 * pieces * runs))))],
-                  RUNS[std::max(I % runs, first_run(Reading(I / (2 * pieces * runs))))]>...};
-    }(std::make_index_sequence<3 * 2 * pieces * runs>{});
-    return table[((size_t(reading) * 2 + edge) * pieces + piece) * runs + run];
+auto kernel_of(Reading reading, bool edge, int results, size_t run) {
+    constexpr int runs = int(std::size(RUNS)), all = PIECES * runs;
+    static constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
+        return std::array<void (*)(const Task<T, W> &), sizeof...(I)>{
+            kernel<T, W, Reading(I / (2 * all)), I / all % 2 != 0, I / runs % PIECES + 1, RUNS[I % runs]>()...};
+    }(std::make_integer_sequence<int, 3 * 2 * all>{});
+    return table[((int(reading) * 2 + edge) * PIECES + results - 1) * runs + int(run)];
 }
 
 // The run that takes so many taps with the fewest values read.
 inline size_t run_of(int64_t taps, Reading reading) {
     size_t best = std::size(RUNS) - 1;
-    auto reads = [&](size_t i) { return taps / RUNS[i] * (PIECES[1] + 2 * RUNS[i]) + taps % RUNS[i] * (PIECES[1] + 2); };
+    auto reads = [&](size_t i) { return taps / RUNS[i] * (7 + 2 * RUNS[i]) + taps % RUNS[i] * (7 + 2); };
     for (size_t i = best; i-- > first_run(reading);)
         if (RUNS[i] <= taps && reads(i) <= reads(best)) best = i;
     return best;
+}
+
+// How many of so many results are summed first, so that few pieces are shorter than the latency of an addition.
+inline int piece_of(int64_t results, Reading reading) {
+    constexpr int64_t LATENCY = 6, CALL = 2, FAR = 4 * PIECES;
+    const int64_t rest = results > FAR ? (results - FAR) / PIECES * PIECES : 0;
+    std::array<int64_t, 5 * PIECES + 1> cost{}, piece{};
+    for (int64_t n = 1; n <= results - rest; ++n)
+        for (int here = 1; here <= PIECES && here <= n; ++here)
+            if (const int64_t c = cost[n - here] + std::max<int64_t>(here, LATENCY) + CALL;
+                has_piece(reading, here) && (piece[n] == 0 || c <= cost[n]))
+                cost[n] = c, piece[n] = here;
+    return int(piece[results - rest]);
 }
 
 // The pieces of all results of a row.
@@ -147,21 +172,20 @@ struct Pieces {
             const Turns turns = turns_of(row);
             for (int64_t turn = 0; turn < turns.results && turn < row.count; ++turn)
                 for (int64_t from = turn, left = ceil_div(row.count - turn, turns.results); left > 0;) {
-                    size_t here = first_piece(reading);
-                    while (PIECES[here] > left) ++here;
+                    const int here = piece_of(left, reading);
                     add(row, turns, from, here, size, x_step, place, reading);
                     piece.back().result = (row.first + from * row.step) * result_step;
                     piece.back().result_pitch = row.step * turns.results * result_step;
-                    from += PIECES[here] * turns.results, left -= PIECES[here];
+                    from += here * turns.results, left -= here;
                 }
         }
     }
 
   private:
-    void add(const Line &row, const Turns &turns, int64_t from, size_t piece_kind, int64_t size, int64_t x_step,
+    void add(const Line &row, const Turns &turns, int64_t from, int results, int64_t size, int64_t x_step,
              const int64_t *place, Reading reading) {
         const size_t kind = run_of(ceil_div(row.taps, turns.taps), reading);
-        const int64_t first = int64_t(run.size()), once = RUNS[kind], results = PIECES[piece_kind];
+        const int64_t first = int64_t(run.size()), once = RUNS[kind];
         bool edge = false;
         const auto take = [&](int64_t turn, int64_t tap, int64_t taps) {
             const int64_t j = turn + tap * turns.taps, reads = row.source + from * row.stride + j * row.dilation;
@@ -180,7 +204,7 @@ struct Pieces {
             for (int64_t tap = taps / once * once; tap < taps; ++tap) take(turn, tap, 1);
         }
         const int64_t single = int64_t(run.size()) - first - full;
-        piece.push_back({kernel_of<T, W>(reading, edge, piece_kind, kind), 0, 0, turns.apart * x_step, first, full, single});
+        piece.push_back({kernel_of<T, W>(reading, edge, results, kind), 0, 0, turns.apart * x_step, first, full, single});
     }
 };
 
@@ -231,7 +255,9 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
 #pragma omp parallel
     {
         std::vector<Row> row(row_taps);
-        Task<T, W> task{nullptr, weights, nullptr, row.data(), lanes, nullptr, 0, 0, 0, 0, 0, blocks.planes, plane, length, blocks};
+        Task<T, W> task{nullptr, weights, nullptr, row.data(), lanes, nullptr, 0, 0, 0, 0, 0, blocks.planes, plane, length, 0, 0, 0, 0, 0, blocks};
+        task.fresh = inward ? 1 : axis[1].stride, task.row_pitch = from.step[1];
+        task.apart = inward ? 1 : axis[2].stride, task.x_pitch = from.step[2];
 #pragma omp for schedule(dynamic)
         for (int64_t band = 0; band < window.batch * bands; ++band) {
             const int64_t example = band / bands, end = std::min(rows, (band % bands + 1) * BAND);
@@ -246,6 +272,7 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
                     task.run = pieces.run.data() + piece.run;
                     task.full = piece.full, task.single = piece.single, task.pitch = piece.pitch;
                     task.to = to_row + piece.result, task.result_pitch = piece.result_pitch;
+                    task.ahead = task.rows ? row[task.rows - 1].x + from.step[1] + task.run[0].x : 0;
                     piece.solve(task);
                 }
             }
