@@ -116,7 +116,7 @@ void solve(const Task<T, W> &s) {
 template <typename T, typename W>
 struct Piece {
     void (*solve)(const Task<T, W> &);
-    int64_t result, result_pitch, pitch, run, full, single;
+    int64_t result, result_pitch, pitch, run, full, single, ahead;
 };
 
 template <typename T, typename W, Reading READING, bool EDGE, int R, int K>
@@ -169,7 +169,8 @@ struct Pieces {
            const int64_t *place, Reading reading) {
         for (int64_t number = 0; number < lines(axis, direction); ++number) {
             const Line row = line_of(axis, direction, number);
-            const Turns turns = turns_of(row);
+            Turns turns = turns_of(row);
+            if (turns.results > 1) turns = {row.stride, 1, row.taps};  // neighbours, although they share no column
             for (int64_t turn = 0; turn < turns.results && turn < row.count; ++turn)
                 for (int64_t from = turn, left = ceil_div(row.count - turn, turns.results); left > 0;) {
                     const int here = piece_of(left, reading);
@@ -204,7 +205,8 @@ struct Pieces {
             for (int64_t tap = taps / once * once; tap < taps; ++tap) take(turn, tap, 1);
         }
         const int64_t single = int64_t(run.size()) - first - full;
-        piece.push_back({kernel_of<T, W>(reading, edge, results, kind), 0, 0, turns.apart * x_step, first, full, single});
+        piece.push_back({kernel_of<T, W>(reading, edge, results, kind), 0, 0, turns.apart * x_step, first, full, single,
+                         (row.source + (from + results) * row.stride + (row.taps - 1) * row.dilation) * x_step});
     }
 };
 
@@ -272,7 +274,7 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
                     task.run = pieces.run.data() + piece.run;
                     task.full = piece.full, task.single = piece.single, task.pitch = piece.pitch;
                     task.to = to_row + piece.result, task.result_pitch = piece.result_pitch;
-                    task.ahead = task.rows ? row[task.rows - 1].x + from.step[1] + task.run[0].x : 0;
+                    task.ahead = !task.rows ? 0 : rows > 1 ? row[task.rows - 1].x + from.step[1] + task.run[0].x : piece.ahead;
                     piece.solve(task);
                 }
             }

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ..geometry import Axis, Geometry
 from .im2col import Im2col
-from .interface import Base, Problem
+from .interface import Base, Problem, layout_of
 
 compiled: Any
 try:
@@ -158,8 +158,8 @@ def _empty(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tensor:
     """Room for the result: maps are laid in memory like the first operand, weights in their own order."""
     if direction == "weight_gradient":
         return first.new_empty(shape)
-    if not first.is_contiguous() and (last := LAST.get(len(shape) - 1)) and first.is_contiguous(memory_format=last):
-        return torch.empty((first.shape[0], *shape), dtype=first.dtype, device=first.device, memory_format=last)
+    if layout_of(first) == "channels_last":
+        return first.new_empty((first.shape[0], *shape[1:], shape[0])).movedim(-1, 1)
     return first.new_empty((first.shape[0], *shape))
 
 
