@@ -26,8 +26,8 @@ constexpr bool has_piece(Reading reading, int results) {
 }
 constexpr size_t first_run(Reading reading) { return reading == Reading::own ? 0 : 2; }
 
-constexpr int64_t LARGEST = 64;                // taps of a window that pay off
-constexpr int64_t BAND = 8;                    // rows that one task solves at least
+constexpr int64_t LARGEST = 128;  // taps of a window that pay off
+constexpr int64_t BAND = 8;      // rows that one task solves
 
 // Taps of a row that follow each other: of the columns that the results of a piece read through them, [from, to) are
 // real. Offsets in elements; the first column may lie before the map.
@@ -43,34 +43,29 @@ struct Row {
 
 template <typename T, typename W>
 struct Task {
+    Blocks blocks;
+    int64_t planes, w_plane, w_block;
+    const typename Register<W>::places *lanes;        // of each plane, from which lane each one reads
+    int64_t ahead, fresh, row_pitch, apart, x_pitch;  // the rows that the next results read first
     const T *x;
     const W *w;
     T *to;
+    W *window;  // room for what the results of a piece read
     const Row *row;
-    const typename Register<W>::places *lanes;  // of each plane, from which lane each one reads
     const Run *run;
     int64_t rows, full, single;  // runs of all taps that are taken at once, and of one
-    int64_t pitch, result_pitch, planes, w_plane, w_block;
-    int64_t ahead, fresh, row_pitch, apart, x_pitch;  // the rows that the next results read first
-    Blocks blocks;
+    int64_t pitch, result_pitch;
 };
 
-template <Reading READING, typename T, typename W>
-STRIATE_INLINE inline Lanes<W> read(const T *x, typename Register<W>::places lane) {
-    if constexpr (READING == Reading::own) return load(x);
-    if constexpr (READING == Reading::chosen) return __builtin_shuffle(load(x), lane);
-    return W(widen(*x)) - Lanes<W>{};  // x + 0 would not be x where x is -0
-}
-
-// K taps of one row into R results: each value serves up to K of them.
-template <Reading READING, bool EDGE, int R, int K, typename T, typename W>
+// K taps of one row into R results: each value, read from `x` by `read`, serves up to K of them.
+template <bool EDGE, int R, int K, typename T, typename W, typename Read>
 STRIATE_INLINE inline void add_row(Lanes<W> (&sums)[R], const T *x, const W *w, int64_t pitch, const Run &run,
-                                   typename Register<W>::places lane) {
+                                   Read read) {
     Lanes<W> weight[K];
     unroll<K>([&](auto k) STRIATE_INLINE { weight[k] = load(w + k * LANES<W>); });
     unroll<R + K - 1>([&](auto column) STRIATE_INLINE {
         if (!EDGE || (column >= run.from && column < run.to)) {
-            Lanes<W> value = read<READING, T, W>(x, lane);
+            const Lanes<W> value = read(x);
             unroll<K>([&](auto k) STRIATE_INLINE {
                 constexpr int r = column - k;
                 if constexpr (r >= 0 && r < R) sums[r] += value * weight[k];
@@ -80,35 +75,78 @@ STRIATE_INLINE inline void add_row(Lanes<W> (&sums)[R], const T *x, const W *w, 
     });
 }
 
-template <typename T, typename W, Reading READING, bool EDGE, int R, int K>
-void solve(const Task<T, W> &s) {
+template <int R, typename T, typename W>
+STRIATE_INLINE inline void store_all(T *to, int64_t pitch, const Lanes<W> (&sums)[R]) {
+    unroll<R>([&](auto r) STRIATE_INLINE {
+        store(to, sums[r]);
+        to += pitch;
+    });
+}
+
+template <typename T, typename W, bool EDGE, int R, int K>
+void solve_own(const Task<T, W> &s) {
+    const auto read = [](const T *x) STRIATE_INLINE { return load(x); };
     for (int64_t block = 0; block < s.blocks.count; ++block) {
         const int64_t channel = s.blocks.template first<W>(block);
-        const T *map = s.x + (READING == Reading::spread ? channel / s.blocks.each * s.blocks.planes : channel);
+        const T *map = s.x + channel;
+        for (int64_t row = 0; row < s.fresh; ++row)
+            for (int64_t c = 0; c < R * s.apart; ++c)
+                __builtin_prefetch(map + s.ahead + row * s.row_pitch + c * s.x_pitch);
         Lanes<W> sums[R] = {};
-        if constexpr (READING == Reading::own)
-            for (int64_t row = 0; row < s.fresh; ++row)
-                for (int64_t c = 0; c < R * s.apart; ++c) __builtin_prefetch(map + s.ahead + row * s.row_pitch + c * s.x_pitch);
+        for (int64_t r = 0; r < s.rows; ++r) {
+            const T *x = map + s.row[r].x;
+            const W *w = s.w + block * s.w_block + s.row[r].w;
+            const Run *run = s.run, *end = run + s.full;
+            for (; run < end; ++run) add_row<EDGE, R, K>(sums, x + run->x, w + run->w, s.pitch, *run, read);
+            for (end += s.single; K > 1 && run < end; ++run)
+                add_row<EDGE, R, 1>(sums, x + run->x, w + run->w, s.pitch, *run, read);
+        }
+        store_all<R, T, W>(s.to + channel, s.result_pitch, sums);
+    }
+}
+
+// The columns that a run reads, widened and next to each other, `width` channels of each; those beyond the map are 0.
+template <typename T, typename W>
+STRIATE_INLINE inline W *gather(W *to, const T *x, int64_t pitch, int64_t width, const Run &run, int64_t columns) {
+    for (int64_t c = 0; c < columns; ++c, x += pitch)
+        for (int64_t v = 0; v < width; v += LANES<W>, to += LANES<W>)
+            store<W>(to, c >= run.from && c < run.to ? load(x + v) : Lanes<W>{});
+    return to;
+}
+
+// Every value serves a whole group, so that it pays to gather what a piece reads.
+template <typename T, typename W, bool SPREAD, int R, int K>
+void solve_groups(const Task<T, W> &s) {
+    constexpr int64_t N = LANES<W>;
+    const int64_t width = SPREAD ? s.planes : N;
+    for (int64_t block = 0; block < s.blocks.count; ++block) {
+        const int64_t channel = s.blocks.template first<W>(block);
+        const T *map = s.x + (SPREAD ? channel / s.planes * s.planes : channel);
+        W *room = s.window;
+        for (int64_t r = 0; r < s.rows; ++r)
+            for (int64_t i = 0; i < s.full + s.single; ++i)
+                room = gather(room, map + s.row[r].x + s.run[i].x, s.pitch, width, s.run[i], R + (i < s.full ? K - 1 : 0));
+        Lanes<W> sums[R] = {};
         for (int64_t p = 0; p < s.planes; ++p) {
             typename Register<W>::places lane{};
-            if constexpr (READING == Reading::chosen) lane = s.lanes[p];
-            const T *plane = map + (READING == Reading::spread ? p : 0);
-            const W *weights = s.w + block * s.w_block + p * s.w_plane;
+            if constexpr (!SPREAD) lane = s.lanes[p];
+            const auto read = [&](const W *x) STRIATE_INLINE {
+                if constexpr (SPREAD)
+                    return *x - Lanes<W>{};  // x + 0 would not be x where x is -0
+                else
+                    return __builtin_shuffle(load(x), lane);
+            };
+            const W *x = s.window + (SPREAD ? p : 0), *weights = s.w + block * s.w_block + p * s.w_plane;
             for (int64_t r = 0; r < s.rows; ++r) {
-                const T *x = plane + s.row[r].x;
                 const W *w = weights + s.row[r].w;
                 const Run *run = s.run, *end = run + s.full;
-                for (; run < end; ++run)
-                    add_row<READING, EDGE, R, K>(sums, x + run->x, w + run->w, s.pitch, *run, lane);
-                for (end += s.single; K > 1 && run < end; ++run)
-                    add_row<READING, EDGE, R, 1>(sums, x + run->x, w + run->w, s.pitch, *run, lane);
+                for (; run < end; ++run, x += (R + K - 1) * width)
+                    add_row<false, R, K>(sums, x, w + run->w, width, *run, read);
+                for (end += s.single; K > 1 && run < end; ++run, x += R * width)
+                    add_row<false, R, 1>(sums, x, w + run->w, width, *run, read);
             }
         }
-        T *to = s.to + channel;
-        unroll<R>([&](auto r) STRIATE_INLINE {
-            store(to, sums[r]);
-            to += s.result_pitch;
-        });
+        store_all<R, T, W>(s.to + channel, s.result_pitch, sums);
     }
 }
 
@@ -121,10 +159,12 @@ struct Piece {
 
 template <typename T, typename W, Reading READING, bool EDGE, int R, int K>
 constexpr auto kernel() -> void (*)(const Task<T, W> &) {
-    if constexpr (has_piece(READING, R) && K <= RUNS[first_run(READING)])
-        return solve<T, W, READING, EDGE, R, K>;
-    else
+    if constexpr (!has_piece(READING, R) || K > RUNS[first_run(READING)])
         return nullptr;
+    else if constexpr (READING == Reading::own)
+        return solve_own<T, W, EDGE, R, K>;
+    else
+        return solve_groups<T, W, READING == Reading::spread, R, K>;
 }
 
 template <typename T, typename W>
@@ -180,6 +220,13 @@ struct Pieces {
                     from += here * turns.results, left -= here;
                 }
         }
+    }
+
+    // Columns that the runs of a piece read, at most.
+    int64_t most() const {
+        int64_t columns = 0;
+        for (const auto &p : piece) columns = std::max(columns, (p.full + p.single) * (PIECES + RUNS[0] - 1));
+        return columns;
     }
 
   private:
@@ -254,27 +301,34 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
     const auto deep = rows_of(axis[0], direction, size[0], results[0], from.step[0], axis[1].kernel * columns * N);
     const auto high = rows_of(axis[1], direction, size[1], results[1], from.step[1], columns * N);
     const int64_t rows = results[0] * results[1], bands = ceil_div(rows, BAND);
+    Task<T, W> all{};
+    all.blocks = blocks, all.planes = blocks.planes, all.w_plane = plane, all.w_block = length;
+    all.lanes = lanes, all.w = weights;
+    all.fresh = inward ? 1 : axis[1].stride, all.row_pitch = from.step[1];
+    all.apart = inward ? 1 : axis[2].stride, all.x_pitch = from.step[2];
 #pragma omp parallel
     {
         std::vector<Row> row(row_taps);
-        Task<T, W> task{nullptr, weights, nullptr, row.data(), lanes, nullptr, 0, 0, 0, 0, 0, blocks.planes, plane, length, 0, 0, 0, 0, 0, blocks};
-        task.fresh = inward ? 1 : axis[1].stride, task.row_pitch = from.step[1];
-        task.apart = inward ? 1 : axis[2].stride, task.x_pitch = from.step[2];
+        std::vector<W> room(reading == Reading::own ? 0 : row_taps * pieces.most() * std::max(N, blocks.planes));
+        Task<T, W> task = all;
+        task.row = row.data(), task.window = room.data();
 #pragma omp for schedule(dynamic)
         for (int64_t band = 0; band < window.batch * bands; ++band) {
-            const int64_t example = band / bands, end = std::min(rows, (band % bands + 1) * BAND);
-            for (int64_t r = band % bands * BAND; r < end; ++r) {
+            const int64_t example = band / bands, begin = band % bands * BAND, end = std::min(rows, begin + BAND);
+            task.x = from.data + example * from.batch;
+            for (int64_t r = begin; r < end; ++r) {
                 const int64_t z = r / results[1], y = r % results[1];
                 task.rows = 0;
                 for (const Row &a : deep[z])
                     for (const Row &b : high[y]) row[task.rows++] = {a.x + b.x, a.w + b.w};
-                task.x = from.data + example * from.batch;
                 T *to_row = to.data + example * to.batch + z * to.step[0] + y * to.step[1];
                 for (const auto &piece : pieces.piece) {
                     task.run = pieces.run.data() + piece.run;
                     task.full = piece.full, task.single = piece.single, task.pitch = piece.pitch;
                     task.to = to_row + piece.result, task.result_pitch = piece.result_pitch;
-                    task.ahead = !task.rows ? 0 : rows > 1 ? row[task.rows - 1].x + from.step[1] + task.run[0].x : piece.ahead;
+                    task.ahead = rows == 1 ? piece.ahead : 0;
+                    if (rows > 1 && task.rows && piece.full + piece.single)
+                        task.ahead = row[task.rows - 1].x + from.step[1] + task.run[0].x;
                     piece.solve(task);
                 }
             }
