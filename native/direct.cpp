@@ -210,7 +210,7 @@ struct Pieces {
         for (int64_t number = 0; number < lines(axis, direction); ++number) {
             const Line row = line_of(axis, direction, number);
             Turns turns = turns_of(row);
-            if (turns.results > 1) turns = {row.stride, 1, row.taps};  // neighbours, although they share no column
+            if (turns.results > 1) turns = {row.stride, 1, std::max<int64_t>(row.taps, 1)};  // neighbours, although they share no column
             for (int64_t turn = 0; turn < turns.results && turn < row.count; ++turn)
                 for (int64_t from = turn, left = ceil_div(row.count - turn, turns.results); left > 0;) {
                     const int here = piece_of(left, reading);

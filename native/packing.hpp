@@ -169,7 +169,10 @@ void pack_adjacent(W *to, const int64_t *place, const T *from, int64_t step, int
     constexpr int N = LANES<W>;
     const int64_t full = std::min(lanes / N, blocks);
     for (int64_t i = 0; i < count; ++i) {
-        for (int64_t b = 0; b < full; ++b) store(to + b * apart + place[i], load(from + i * step + b * N));
+        for (int64_t b = 0; b < full; ++b) {
+            __builtin_prefetch(from + (i + count) * step + b * N);  // the next row
+            store(to + b * apart + place[i], load(from + i * step + b * N));
+        }
         if (full < blocks)
             store(to + full * apart + place[i], load_some<T, W>(from + i * step + full * N, lanes - full * N));
     }
