@@ -24,6 +24,20 @@ void winograd(const Window &window, Maps<T> input, Maps<T> output, T *weight, in
 template <typename T>
 void pool(const Window &window, Reduction reduction, bool last, int64_t divisor, const T *x, void *y, T *values);
 
+// The same for few taps and channels that are last, in floating point: the largest value (with room for marks also the
+// number of the tap that holds it), the sum, or the norm.
+template <typename T>
+void pool_direct(const Window &window, Reduction reduction, int64_t divisor, const T *x, T *y, uint8_t *marks);
+
+// x[i] = sum of y[o] over the windows whose mark is the tap that reads i; channels are last.
+template <typename T>
+void collect(const Window &window, const T *y, const uint8_t *marks, T *x);
+
+// The gradient of norms y: x times the sum of gradient / y over the windows that read it, without those whose norm is 0;
+// channels are last.
+template <typename T>
+void norm_gradient(const Window &window, const T *gradient, const T *y, const T *x, T *result);
+
 // Each y added to the x that its switch names, in the order of the outputs.
 template <typename T>
 void spread(const Window &window, bool last, const T *y, const int64_t *switches, T *x);

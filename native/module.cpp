@@ -41,6 +41,8 @@ std::string best_set() {
 
 std::string chosen = best_set();
 
+constexpr int64_t DIRECT = 100;  // taps of a window up to which channels that are last are pooled without rows between
+
 #if defined(__x86_64__)
 #define STRIATE_CALL(kernel, ...)           \
     if (chosen == "v4")                     \
@@ -108,34 +110,52 @@ void convolve(const std::string &lanes, const std::string &dtype, const std::str
         throw std::invalid_argument("no kernel takes this type: " + dtype);
 }
 
+// Addresses that a pooling may need besides its first operand and its result; 0 where it does not.
+struct Others {
+    uintptr_t values, switches, marks, norm, x;
+};
+
 template <typename T>
 void run_pool(const std::string &operation, const Window &window, bool last, int64_t divisor, uintptr_t first,
-              uintptr_t second, uintptr_t result) {
-    auto *from = reinterpret_cast<const T *>(first);
-    auto *to = reinterpret_cast<void *>(result);
-    nb::gil_scoped_release unlocked;
-    if (operation == "switches" && window.direction == Direction::input_gradient) {
-        auto *switches = reinterpret_cast<const int64_t *>(second);
-        STRIATE_CALL(spread, window, last, from, switches, static_cast<T *>(to))
-        return;
-    }
+              const Others &others, uintptr_t result) {
+    auto at = [](uintptr_t address) { return reinterpret_cast<T *>(address); };
+    const T *from = at(first);
+    T *to = at(result);
+    auto *switches = reinterpret_cast<const int64_t *>(others.switches);
+    auto *marks = reinterpret_cast<uint8_t *>(others.marks);
+    bool backward = window.direction == Direction::input_gradient;
     Reduction reduction = operation == "maximum"    ? Reduction::maximum
                           : operation == "switches" ? Reduction::switches
                           : operation == "norm"     ? Reduction::norm
                                                     : Reduction::sum;
-    STRIATE_CALL(pool, window, reduction, last, divisor, from, to, reinterpret_cast<T *>(second))
+    nb::gil_scoped_release unlocked;
+    if (backward && marks) {
+        STRIATE_CALL(collect, window, from, marks, to)
+    } else if (backward && switches) {
+        STRIATE_CALL(spread, window, last, from, switches, to)
+    } else if (backward && reduction == Reduction::norm) {
+        STRIATE_CALL(norm_gradient, window, from, at(others.norm), at(others.x), to)
+    } else if (marks || (last && reduction != Reduction::switches && window.taps() <= DIRECT)) {
+        STRIATE_CALL(pool_direct, window, reduction, divisor, from, to, marks)
+    } else {
+        STRIATE_CALL(pool, window, reduction, last, divisor, from, static_cast<void *>(to), at(others.values))
+    }
 }
 
+// others: addresses of values, switches, marks, norms and x
 void pool_windows(const std::string &operation, const std::string &dtype, const std::string &direction,
-                  const Numbers &numbers, bool last, int64_t divisor, uintptr_t first, uintptr_t second,
+                  const Numbers &numbers, bool last, int64_t divisor, uintptr_t first, const Numbers &others,
                   uintptr_t result) {
+    if (others.size() != 5) throw std::invalid_argument("a pooling has five other tensors");
+    auto at = [&](int i) { return uintptr_t(others[i]); };
+    Others more{at(0), at(1), at(2), at(3), at(4)};
     Window window = window_of(direction, numbers);
     if (dtype == "float32")
-        run_pool<float>(operation, window, last, divisor, first, second, result);
+        run_pool<float>(operation, window, last, divisor, first, more, result);
     else if (dtype == "float64")
-        run_pool<double>(operation, window, last, divisor, first, second, result);
+        run_pool<double>(operation, window, last, divisor, first, more, result);
     else if (dtype == "bfloat16")
-        run_pool<bfloat16>(operation, window, last, divisor, first, second, result);
+        run_pool<bfloat16>(operation, window, last, divisor, first, more, result);
     else
         throw std::invalid_argument("no kernel takes this type: " + dtype);
 }
@@ -145,6 +165,7 @@ void pool_windows(const std::string &operation, const std::string &dtype, const 
 NB_MODULE(_native, m) {
     m.def("convolve", &convolve);
     m.def("pool", &pool_windows);
+    m.attr("direct_taps") = DIRECT;
     m.def("instruction_set", [] { return chosen; });
     m.def("use_instruction_set", [](const std::string &name) { chosen = name; });
 }

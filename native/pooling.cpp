@@ -15,190 +15,12 @@
 #include <vector>
 
 #include "kernels.hpp"
-#include "lanes.hpp"
+#include "pooling_rows.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int REGISTER = 64;
-#elif defined(__AVX2__)
-constexpr int REGISTER = 32;
-#else
-constexpr int REGISTER = 16;
-#endif
-
-constexpr int64_t FEW = 8;           // taps that are merged one by one, whatever their overlap
-constexpr int64_t SLACK = 64;        // values that a buffer has after its end, so that whole vectors may be written
-constexpr int64_t BLOCK = 16 << 10;  // bytes of a row that are worked on at a time
-
-template <typename E, int N>
-struct Lanes {
-    typedef E type __attribute__((vector_size(sizeof(E) * N)));
-};
-typedef __int128 wide_integer;
-template <int N>
-struct Lanes<wide_integer, N> {
-    typedef wide_integer type;
-};
-template <typename E, int N>
-using vec = typename Lanes<E, N>::type;
-template <typename E>
-constexpr int LANES = std::is_same_v<E, wide_integer> ? 1 : REGISTER / int(sizeof(E));
-
-template <typename V, typename E>
-inline V read(const E *at) {
-    V values;
-    std::memcpy(&values, at, sizeof values);
-    return values;
-}
-template <typename V, typename E>
-inline void write(E *at, V values) {
-    std::memcpy(at, &values, sizeof values);
-}
-template <typename To, typename From>
-inline To as(From values) {
-    static_assert(sizeof(To) == sizeof(From));
-    To bits;
-    std::memcpy(&bits, &values, sizeof bits);
-    return bits;
-}
-
-template <int N, typename T>
-inline auto widened(const T *at) {
-    if constexpr (std::is_same_v<T, bfloat16>)
-        return as<vec<float, N>>(__builtin_convertvector(read<vec<uint16_t, N>>(at), vec<uint32_t, N>) << 16);
-    else
-        return read<vec<T, N>>(at);
-}
-
-// ------------------------------------------------------------------------------------------------ what windows merge
-// `load` takes values from a tensor, `store` finishes them; `place` is the flat position of the first lane, `lane` the
-// places from one lane to the next.
-
-template <typename T>
-struct Sum {
-    using Wide = typename striate::Wide<T>::type;
-    using Out = T;
-    static constexpr bool idempotent = false, plain = std::is_same_v<T, Wide>;
-    static Wide identity() { return 0; }
-    template <int N>
-    static vec<Wide, N> load(const T *at, int64_t, int) {
-        return widened<N>(at);
-    }
-    template <typename V>
-    static V merge(V a, V b) {
-        return a + b;
-    }
-    static Out finish(Wide value, Wide divisor) { return narrow<T, Wide>(value / divisor); }
-};
-
-// The root of the sum of squares, kept in float64.
-template <typename T>
-struct Norm {
-    using Wide = double;
-    using Out = T;
-    static constexpr bool idempotent = false, plain = false;
-    static Wide identity() { return 0; }
-    template <int N>
-    static vec<Wide, N> load(const T *at, int64_t, int) {
-        auto values = __builtin_convertvector(widened<N>(at), vec<Wide, N>);
-        return values * values;
-    }
-    template <typename V>
-    static V merge(V a, V b) {
-        return a + b;
-    }
-    static Out finish(Wide value, Wide) { return narrow<T>(typename striate::Wide<T>::type(std::sqrt(value))); }
-};
-
-template <typename T>
-struct Largest {
-    using Wide = typename striate::Wide<T>::type;
-    using Out = T;
-    static constexpr bool idempotent = true, plain = std::is_same_v<T, Wide>;
-    static Wide identity() { return -INFINITY; }
-    template <int N>
-    static vec<Wide, N> load(const T *at, int64_t, int) {
-        return widened<N>(at);
-    }
-    template <typename V>
-    static V merge(V a, V b) {  // a NaN is larger than all
-        V larger = a > b ? a : b;
-        return a != a ? a : larger;
-    }
-    static Out finish(Wide value, Wide) { return narrow<T, Wide>(value); }
-};
-
-// A value and its place in one integer: the larger integer is the larger value and, on a tie, the earlier place; a NaN
-// is larger than all. Merging is then one maximum of integers in any order.
-template <typename T>
-struct First {
-    using Real = typename striate::Wide<T>::type;
-    using Bits = std::conditional_t<sizeof(Real) == 4, int32_t, int64_t>;
-    using Wide = std::conditional_t<sizeof(Real) == 4, int64_t, wide_integer>;
-    using Out = int64_t;
-    static constexpr bool idempotent = true, plain = false;
-    static constexpr int BITS = 8 * sizeof(Bits);
-    static constexpr Bits TOP = std::numeric_limits<Bits>::max();
-    static Wide identity() { return Wide(1) << (2 * BITS - 1); }
-    // Larger for larger values; the same for -0 and 0, and for any NaN.
-    template <typename V, typename K>
-    static K key(V values, K bits) {
-        bits = values == 0 ? K{} : values != values ? K{} + TOP : bits;
-        return bits ^ ((bits >> (BITS - 1)) & TOP);
-    }
-    template <int N>
-    static vec<Wide, N> load(const T *at, int64_t place, int lane) {
-        if constexpr (sizeof(Real) == 4) {
-            auto values = widened<N>(at);
-            vec<Wide, N> before{};
-            for (int i = 0; i < N; ++i) before[i] = i * lane;
-            auto keys = __builtin_convertvector(key(values, as<vec<Bits, N>>(values)), vec<Wide, N>);
-            return (keys << BITS) + (Wide(uint32_t(-1)) - place - before);
-        } else {
-            Bits bits = key(*at, as<Bits>(*at));
-            return Wide((unsigned __int128)(bits) << BITS | ~uint64_t(place));
-        }
-    }
-    // The same for N rows' largest values, found by comparison, and their places.
-    template <int N>
-    static void store(Wide *out, vec<Real, N> values, vec<Bits, N> places) {
-        auto high = key(values, as<vec<Bits, N>>(values)), low = ~places;
-        if constexpr (N == 1) {
-            *out = Wide(high[0]) << BITS | uint32_t(low[0]);
-        } else {
-            vec<Bits, N> head{}, tail{};
-            for (int i = 0; i < N; ++i) head[i] = i / 2 + i % 2 * N, tail[i] = head[i] + N / 2;
-            write(out, __builtin_shuffle(low, high, head));
-            write(out + N / 2, __builtin_shuffle(low, high, tail));
-        }
-    }
-    template <typename V>
-    static V merge(V a, V b) {
-        return a > b ? a : b;
-    }
-    static Out finish(Wide value, Wide) { return Bits(~value); }  // -1 where a window reads nothing
-};
-
 // ---------------------------------------------------------------------------------------------------- runs of values
-
-// Calls body(lanes, vectors, j) for all of [0, n); the last vector overlaps the one before it, so a body must not read
-// what it writes.
-template <int N, typename Body>
-inline void sweep(int64_t n, Body body) {
-    if (n < N) {
-        if constexpr (N > 1) sweep<N / 2>(n, body);
-        return;
-    }
-    using One = std::integral_constant<int, 1>;
-    using Four = std::integral_constant<int, 4>;
-    std::integral_constant<int, N> lanes;
-    int64_t j = 0;
-    for (; j + 4 * N <= n; j += 4 * N) body(lanes, Four{}, j);
-    for (; j + N <= n; j += N) body(lanes, One{}, j);
-    if (j < n) body(lanes, One{}, n - N);
-}
 
 // How the values of a row, or of a plane of rows, lie in a tensor: runs of `length` neighbours.
 struct Run {
@@ -206,14 +28,6 @@ struct Run {
     int lane;
     int64_t total() const { return rows * count * length; }
 };
-
-template <typename Op, bool RAW, int N, typename Source>
-inline auto fetch(const Source *at, int64_t place, int lane) {
-    if constexpr (RAW)
-        return Op::template load<N>(at, place, lane);
-    else
-        return (void)place, (void)lane, read<vec<Source, N>>(at);
-}
 
 // The same for the first of the largest values of rows in the order of their places: comparing takes half the
 // instructions of merging pairs.
@@ -286,39 +100,6 @@ void merge_rows(const std::vector<const Source *> &rows, const std::vector<int64
 }
 
 // ------------------------------------------------------------------------------------------------------ along an axis
-
-// One axis of what is solved for: output o reads position o * stride + tap * dilation - before; inputs stand `apart`.
-struct Line {
-    int64_t size, out, kernel, stride, dilation, before, apart;
-    std::vector<int64_t> reads, ends;  // the inputs of each output, where they are merged one by one
-    std::vector<char> again;           // whether those are the inputs of the output before
-
-    int64_t span() const { return (out - 1) * stride + (kernel - 1) * dilation + 1; }
-    bool one_by_one() const { return kernel <= FEW || kernel * out <= 4 * (span() / dilation + 1); }
-    bool identity() const {
-        return kernel == 1 && stride == 1 && before == 0 && apart == 1 && out == size;
-    }
-    // The window is one and holds all inputs.
-    bool whole() const { return out == 1 && apart == 1 && dilation == 1 && before >= 0 && kernel - before >= size; }
-    // The adjoint of the same.
-    bool broadcast() const { return size == 1 && stride == 1 && dilation == 1 && before < kernel && out - 1 <= before; }
-    bool single() const { return whole() || broadcast(); }
-    int64_t index(int64_t position) const {  // -1: nothing stands there
-        if (position < 0 || position % apart) return -1;
-        return position / apart < size ? position / apart : -1;
-    }
-    void list() {
-        reads.clear(), ends.assign(1, 0), again.clear();
-        for (int64_t o = 0; o < out && one_by_one(); ++o) {
-            for (int64_t t = 0; t < kernel; ++t)
-                if (int64_t i = index(o * stride + t * dilation - before); i >= 0) reads.push_back(i);
-            ends.push_back(int64_t(reads.size()));
-            int64_t first = ends[o], last = ends[o + 1], former = o ? ends[o - 1] : 0;
-            again.push_back(o && std::equal(reads.begin() + former, reads.begin() + first, reads.begin() + first,
-                                            reads.begin() + last));
-        }
-    }
-};
 
 template <typename Op>
 struct Buffers {
@@ -406,200 +187,7 @@ void along(const Line &axis, const Source *base, int64_t pitch, int64_t origin, 
     }
 }
 
-// --------------------------------------------------------------------------------------------------------- in a row
-
-// y[j] = x[j] merged with x[j + step], ..., kernel values in all.
-template <typename Op>
-void slide(const typename Op::Wide *x, typename Op::Wide *y, int64_t n, int64_t kernel, int64_t step) {
-    using Wide = typename Op::Wide;
-    sweep<LANES<Wide>>(n, [=](auto lanes, auto vectors, int64_t j) {
-        constexpr int N = lanes, V = vectors;
-        vec<Wide, N> merged[V];
-        for (int v = 0; v < V; ++v) merged[v] = read<vec<Wide, N>>(x + j + v * N);
-        const Wide *at = x + j;
-        for (int64_t t = 1; t < kernel; ++t) {
-            at += step;
-            for (int v = 0; v < V; ++v) merged[v] = Op::merge(merged[v], read<vec<Wide, N>>(at + v * N));
-        }
-        for (int v = 0; v < V; ++v) write(y + j + v * N, merged[v]);
-    });
-}
-
-// The same by doubling. All three have SLACK after their ends, which may hold anything.
-template <typename Op>
-void slide_doubling(const typename Op::Wide *x, typename Op::Wide *y, typename Op::Wide *work, int64_t n,
-                    int64_t kernel, int64_t step) {
-    using Wide = typename Op::Wide;
-    constexpr int N = LANES<Wide>;
-    using Values = vec<Wide, N>;
-    int64_t width = 1, done = 0;
-    auto take = [&](const Wide *from, bool first) {
-        for (int64_t j = 0; j < n; j += N)
-            write(y + j, first ? read<Values>(from + j) : Op::merge(read<Values>(y + j), read<Values>(from + j)));
-    };
-    for (;; width *= 2) {
-        if (!Op::idempotent && (kernel & width)) {
-            take(x + done * step, done == 0);
-            done += width;
-        }
-        if (2 * width > kernel) break;
-        int64_t count = n + (kernel - 2 * width) * step;
-        for (int64_t j = 0; j < count; j += N)  // in place from the second time on: what is read lies ahead
-            write(work + j, Op::merge(read<Values>(x + j), read<Values>(x + j + width * step)));
-        x = work;
-    }
-    if (Op::idempotent) {
-        take(x, true);
-        if (kernel > width) take(x + (kernel - width) * step, false);
-    }
-}
-
-// Every second value of a and then of b.
-template <typename V>
-inline V evens(V a, V b) {
-    using Index = std::conditional_t<sizeof(a[0]) == 4, int32_t, int64_t>;
-    constexpr int N = sizeof(V) / sizeof(Index);
-    vec<Index, N> mask{};
-    for (int i = 0; i < N; ++i) mask[i] = 2 * i;
-    return __builtin_shuffle(a, b, mask);
-}
-
-// Windows two positions apart; x has SLACK after its end.
-template <typename Op>
-void slide_by_two(const typename Op::Wide *x, typename Op::Wide *y, int64_t n, int64_t kernel, int64_t step) {
-    using Wide = typename Op::Wide;
-    sweep<LANES<Wide>>(n, [=](auto lanes, auto vectors, int64_t j) {
-        constexpr int N = lanes, V = vectors;
-        for (int v = 0; v < V; ++v, j += N) {
-            if constexpr (N == 1) {
-                vec<Wide, 1> merged = read<vec<Wide, 1>>(x + 2 * j);
-                for (int64_t t = 1; t < kernel; ++t)
-                    merged = Op::merge(merged, read<vec<Wide, 1>>(x + 2 * j + t * step));
-                write(y + j, merged);
-            } else {
-                const Wide *at = x + 2 * j;
-                auto a = read<vec<Wide, N>>(at), b = read<vec<Wide, N>>(at + N);
-                for (int64_t t = 1; t < kernel; ++t) {
-                    at += step;
-                    a = Op::merge(a, read<vec<Wide, N>>(at)), b = Op::merge(b, read<vec<Wide, N>>(at + N));
-                }
-                write(y + j, evens(a, b));
-            }
-        }
-    });
-}
-
-template <typename Op, int COUNT, typename Wide>
-Wide halved(Wide *values) {
-    if constexpr (COUNT > 1) {
-        constexpr int HALF = COUNT / 2, N = std::min(HALF, LANES<Wide>);
-        for (int i = 0; i < HALF; i += N)
-            write(values + i, Op::merge(read<vec<Wide, N>>(values + i), read<vec<Wide, N>>(values + HALF + i)));
-        return halved<Op, HALF>(values);
-    }
-    return values[0];
-}
-
-// All of n neighbours merged, 64 bytes of them at a time whatever the registers, so that every instruction set adds in
-// the same order.
-template <typename Op, bool RAW, typename Source>
-typename Op::Wide whole(const Source *x, int64_t n, int64_t place, int lane) {
-    using Wide = typename Op::Wide;
-    constexpr int N = LANES<Wide>, V = std::max(1, int(64 / sizeof(Wide)) / N), STEP = N * V, CHAINS = 4;
-    Wide rest[STEP];
-    int64_t j = 0;
-    auto step = [&](int v) { return fetch<Op, RAW, N>(x + j + v * N, place + (j + v * N) * lane, lane); };
-    if (n >= STEP) {
-        vec<Wide, N> merged[V];
-        if (n >= CHAINS * STEP) {
-            vec<Wide, N> chains[CHAINS * V];
-            for (int v = 0; v < CHAINS * V; ++v) chains[v] = step(v);
-            for (j = CHAINS * STEP; j + CHAINS * STEP <= n; j += CHAINS * STEP)
-                for (int v = 0; v < CHAINS * V; ++v) chains[v] = Op::merge(chains[v], step(v));
-            for (int v = 0; v < V; ++v)
-                merged[v] = Op::merge(Op::merge(chains[v], chains[v + V]), Op::merge(chains[v + 2 * V],
-                                                                                     chains[v + 3 * V]));
-        } else {
-            for (int v = 0; v < V; ++v) merged[v] = step(v);
-            j = STEP;
-        }
-        for (; j + STEP <= n; j += STEP)
-            for (int v = 0; v < V; ++v) merged[v] = Op::merge(merged[v], step(v));
-        for (int v = 0; v < V; ++v) write(rest + v * N, merged[v]);
-    } else {
-        std::fill(rest, rest + STEP, Op::identity());
-    }
-    for (int i = 0; j < n; ++j, ++i) {
-        auto value = fetch<Op, RAW, 1>(x + j, place + j * lane, lane);
-        Wide one;
-        std::memcpy(&one, &value, sizeof one);
-        rest[i] = Op::merge(rest[i], one);
-    }
-    return halved<Op, STEP>(rest);
-}
-
-// Where the windows of one row are found.
-template <typename Op>
-class RowPass {
-    using Wide = typename Op::Wide;
-    const Line &axis;
-    int64_t inner;
-    std::vector<Wide> work;
-
-  public:
-    enum class Way { few, reduce, by_two, pick, doubling } way;
-
-    RowPass(const Line &axis, int64_t inner) : axis(axis), inner(inner) {
-        int64_t kernel = axis.kernel;
-        bool apart = kernel * axis.out <= 4 * axis.span();
-        if (inner == 1 && axis.dilation == 1 && kernel >= 32 && apart)
-            way = Way::reduce;
-        else if (axis.stride == 1 || inner > 1)
-            way = kernel <= FEW || (inner > 1 && axis.stride > 1 && apart) ? Way::few : Way::doubling;
-        else if (kernel <= FEW && axis.stride == 2)
-            way = Way::by_two;
-        else
-            way = kernel <= FEW ? Way::pick : Way::doubling;
-        if (way == Way::pick || way == Way::doubling) work.resize(2 * (axis.span() * inner + SLACK));
-    }
-
-    // Whether the result may be written without SLACK after its end.
-    bool tidy() const { return way != Way::doubling; }
-
-    // x begins at the first window's first tap.
-    void operator()(const Wide *x, Wide *y) {
-        int64_t n = axis.out * inner, step = axis.dilation * inner, starts = ((axis.out - 1) * axis.stride + 1) * inner;
-        Wide *second = work.data() + work.size() / 2;
-        if (way == Way::reduce) {
-            for (int64_t o = 0; o < axis.out; ++o) y[o] = whole<Op, false>(x + o * axis.stride, axis.kernel, 0, 0);
-        } else if (way == Way::few && axis.stride == 1) {
-            slide<Op>(x, y, n, axis.kernel, step);
-        } else if (way == Way::few) {
-            for (int64_t o = 0; o < axis.out; ++o)
-                slide<Op>(x + o * axis.stride * inner, y + o * inner, inner, axis.kernel, step);
-        } else if (way == Way::by_two) {
-            slide_by_two<Op>(x, y, n, axis.kernel, step);
-        } else if (axis.stride == 1) {
-            slide_doubling<Op>(x, y, work.data(), n, axis.kernel, step);
-        } else {
-            if (way == Way::pick)
-                slide<Op>(x, second, starts, axis.kernel, step);
-            else
-                slide_doubling<Op>(x, second, work.data(), starts, axis.kernel, step);
-            for (int64_t o = 0; o < axis.out; ++o)
-                std::copy_n(second + o * axis.stride * inner, inner, y + o * inner);
-        }
-    }
-};
-
 // ------------------------------------------------------------------------------------------------------------ planes
-
-Line line_of(const Axis &axis, Direction direction) {
-    int64_t extent = (axis.kernel - 1) * axis.dilation + 1;
-    if (direction == Direction::forward)
-        return {axis.size, axis.out, axis.kernel, axis.stride, axis.dilation, axis.before, 1, {}, {}, {}};
-    return {axis.out, axis.size, axis.kernel, 1, axis.dilation, extent - 1 - axis.before, axis.stride, {}, {}, {}};
-}
 
 // The part of an axis that outputs [first, last) read; returns its first input.
 int64_t part_of(const Line &axis, int64_t first, int64_t last, Line &part) {
@@ -611,15 +199,6 @@ int64_t part_of(const Line &axis, int64_t first, int64_t last, Line &part) {
     part.size = end - begin, part.out = last - first;
     part.before = axis.before - first * axis.stride + begin * axis.apart;
     return begin;
-}
-
-// How many real taps each window of an axis has.
-std::vector<int64_t> real_taps(const Line &axis) {
-    std::vector<int64_t> counts(axis.out);
-    for (int64_t o = 0; o < axis.out; ++o)
-        for (int64_t t = 0; t < axis.kernel; ++t)
-            counts[o] += axis.index(o * axis.stride + t * axis.dilation - axis.before) >= 0;
-    return counts;
 }
 
 template <typename Op, typename T>
@@ -826,21 +405,6 @@ class Pooling {
     };
 };
 
-// total[where[o]] += from[o], in the order of o.
-template <typename T, typename Wide>
-void add(const T *from, const int64_t *where, int64_t n, int64_t size, Wide *total) {
-    for (int64_t o = 0; o < n; ++o)
-        if (uint64_t(where[o]) < uint64_t(size)) total[where[o]] += widen(from[o]);
-}
-
-// The same for channels, each of which has a column of its own.
-template <typename T, typename Wide>
-void add_apart(const T *from, const int64_t *where, int64_t n, int64_t size, int64_t pitch, Wide *total) {
-#pragma GCC ivdep
-    for (int64_t c = 0; c < n; ++c)
-        if (uint64_t(where[c]) < uint64_t(size)) total[where[c] * pitch + c] += widen(from[c]);
-}
-
 }  // namespace
 
 template <typename T>
@@ -855,46 +419,8 @@ void pool(const Window &window, Reduction reduction, bool last, int64_t divisor,
         Pooling<Sum<T>, T>(window, last, divisor)(x, static_cast<T *>(y));
 }
 
-template <typename T>
-void spread(const Window &window, bool last, const T *y, const int64_t *switches, T *x) {
-    using Wide = typename striate::Wide<T>::type;
-    constexpr bool rounds = !std::is_same_v<T, Wide>;
-    int64_t size = 1, out = 1, channels = last ? window.in_channels : 1;
-    for (auto &axis : window.axis) size *= axis.size, out *= axis.out;
-    int64_t images = last ? window.batch : window.batch * window.in_channels;
-    int64_t some = std::min<int64_t>(channels, 64), slices = (channels + some - 1) / some;
-#pragma omp parallel
-    {
-        std::vector<Wide> sums(rounds ? size * some : 0);
-#pragma omp for schedule(static)
-        for (int64_t unit = 0; unit < images * slices; ++unit) {
-            int64_t image = unit / slices, channel = unit % slices * some, width = std::min(some, channels - channel);
-            const T *from = y + image * out * channels + channel;
-            const int64_t *where = switches + image * out * channels + channel;
-            T *to = x + image * size * channels + channel;
-            Wide *total = sums.data();
-            int64_t pitch = some;
-            if constexpr (!rounds) total = to, pitch = channels;
-            if (channels == 1) {
-                std::fill_n(total, size, Wide(0));
-                add(from, where, out, size, total);
-            } else {
-                for (int64_t i = 0; i < size; ++i) std::fill_n(total + i * pitch, width, Wide(0));
-                for (int64_t o = 0; o < out; ++o)
-                    add_apart(from + o * channels, where + o * channels, width, size, pitch, total);
-            }
-            if constexpr (rounds)
-                for (int64_t i = 0; i < size; ++i)
-                    for (int64_t c = 0; c < width; ++c) to[i * channels + c] = narrow<T, Wide>(total[i * pitch + c]);
-        }
-    }
-}
-
 template void pool(const Window &, Reduction, bool, int64_t, const float *, void *, float *);
 template void pool(const Window &, Reduction, bool, int64_t, const double *, void *, double *);
 template void pool(const Window &, Reduction, bool, int64_t, const bfloat16 *, void *, bfloat16 *);
-template void spread(const Window &, bool, const float *, const int64_t *, float *);
-template void spread(const Window &, bool, const double *, const int64_t *, double *);
-template void spread(const Window &, bool, const bfloat16 *, const int64_t *, bfloat16 *);
 
 }  // namespace striate::STRIATE_SET

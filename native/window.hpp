@@ -23,6 +23,7 @@ struct Window {
     Axis axis[AXES];
     int64_t batch, in_channels, out_channels, groups;
     Direction direction;
+    int64_t taps() const { return axis[0].kernel * axis[1].kernel * axis[2].kernel; }
 };
 
 // A tensor (N, C, *positions) by its address and its strides, counted in elements.

@@ -13,10 +13,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from striate.computing import Problem, find, native
+from striate.computing import Problem, find, layout_of, native
 from striate.computing.native import _numbers
-from striate.computing.native_pools import _decomposed, _decomposed_maximum, largest_and_places, mean, norm
+from striate.computing.native_pools import (
+    _decomposed,
+    _decomposed_maximum,
+    _decomposed_norm_gradient,
+    collect,
+    largest_and_places,
+    marked,
+    mean,
+    norm,
+    norm_gradient,
+    switches_of,
+)
 from striate.geometry import Axis, Geometry
+from striate.reductions import largest
 
 compiled: Any = native.compiled
 pytestmark = pytest.mark.skipif(compiled is None, reason="installed without a compiler")
@@ -51,6 +63,44 @@ def layouts(x: Tensor) -> list[Tensor]:
 
 def same(got: Tensor, wanted: Tensor) -> bool:
     return got.dtype == wanted.dtype and torch.allclose(got, wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def judge_marks(geometry: Geometry, x: Tensor) -> None:
+    """Largest values with their places or marks, and the way back, against the definition."""
+    asked = posed("switches", geometry, tuple(x.shape[2:]), x.dtype)
+    wanted = find("switches", "reference").run(x, None, asked)
+    y = whole(*wanted.shape, dtype=x.dtype, seed=2)
+    back = find("switches", "reference").run(y, wanted, replace(asked, direction="input_gradient"))
+    for one in layouts(x):
+        values, places = largest_and_places(one, asked)
+        assert same(values, find("maximum", "reference").run(x, None, asked))
+        assert switches_of(places, asked).equal(wanted)
+        for gradient in layouts(y):
+            assert same(collect(gradient, places, asked), back)
+
+
+def judge_means(geometry: Geometry, x: Tensor) -> None:
+    """Means of what is real, norms, and their gradients, against the definition in float64."""
+    asked = posed("sum", geometry, tuple(x.shape[2:]), torch.float64)
+    wide = x.double()
+    ones = find("sum", "reference").run(torch.ones_like(wide), None, asked)
+    roots = find("sum", "reference").run(wide.square(), None, asked).sqrt()
+    y = whole(*ones.shape, dtype=x.dtype, seed=3)
+    backward = replace(asked, direction="input_gradient")
+    means = find("sum", "reference").run(wide, None, asked) / ones
+    shares = find("sum", "reference").run(y.double() / ones, None, backward)
+    slopes = find("sum", "reference").run(torch.where(roots == 0, 0, y.double() / roots), None, backward)
+    about: dict[str, Any] = {"rtol": 4e-2, "atol": 4e-2} if x.dtype.itemsize == 2 else {}
+    for one in layouts(x):
+        leaf = one.detach().requires_grad_()
+        got, norms = mean(leaf, asked), norm(one, asked)
+        torch.testing.assert_close(got, means.to(x.dtype))
+        torch.testing.assert_close(norms, roots.to(x.dtype))
+        for laid in layouts(y):
+            (back,) = torch.autograd.grad(got, leaf, laid, retain_graph=True)
+            torch.testing.assert_close(back, shares.to(x.dtype), **about)
+            back = norm_gradient(laid, norms, one, asked)
+            torch.testing.assert_close(back, (wide * slopes).to(x.dtype), **about)
 
 
 def judge(geometry: Geometry, x: Tensor) -> None:
@@ -103,6 +153,11 @@ def test_any_window_is_the_definition_s(
     if poisoned:
         x[whole(*x.shape, seed=seed + 1) == 4] = (torch.nan, torch.inf, -torch.inf)[seed % 3]
     judge(geometry, x)
+    if x.isnan().any():
+        return
+    judge_marks(geometry, x)
+    if not poisoned:
+        judge_means(geometry, x)
 
 
 LONG = [
@@ -192,8 +247,10 @@ def test_values_and_places_come_together() -> None:
     asked = posed("maximum", WINDOW, SIZE)
     for x in layouts(whole(2, 3, *SIZE)):
         values, places = largest_and_places(x, asked)
+        marks = places.dtype == torch.uint8
+        assert marks == marked(replace(asked, layout=layout_of(x)))
         assert values.equal(find("maximum", "reference").run(x, None, asked))
-        assert places.equal(find("switches", "reference").run(x, None, asked))
+        assert switches_of(places, asked).equal(find("switches", "reference").run(x, None, asked))
         assert values.stride() == places.stride()
         torch.library.opcheck(OPERATORS.native_maximum.default, (x.clone().requires_grad_(), _numbers(asked)))
         for got, wanted in zip(_decomposed_maximum(x, _numbers(asked)), (values, places), strict=True):
@@ -222,6 +279,41 @@ def test_derivatives_to_the_second_order() -> None:
     for function in functions:
         assert torch.autograd.gradcheck(function, x)
         assert torch.autograd.gradgradcheck(function, x)
+
+
+@pytest.mark.parametrize("window", [WINDOW, Geometry.window(2, 2, stride=2), Geometry.window(2, (2, 3), dilation=2)])
+@pytest.mark.parametrize("channels", [3, 20])
+def test_marks_have_derivatives_of_every_order_and_kind(window: Geometry, channels: int) -> None:
+    order = torch.randperm(2 * channels * 42, generator=torch.Generator().manual_seed(0))
+    x = (order.view(2, channels, *SIZE) / 7 - 2.53).double().contiguous(memory_format=torch.channels_last)
+    asked = replace(posed("maximum", window, SIZE, torch.float64), layout="channels_last")
+    assert marked(asked)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: largest(x, asked), x, fast_mode=True, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda x: largest(x, asked), x, fast_mode=True)
+    slope = torch.func.grad(lambda x: largest(x, asked).square().sum())
+    torch.testing.assert_close(torch.vmap(lambda image: slope(image[None])[0])(x), slope(x))
+    assert torch.func.vmap(lambda image: slope(image[None])[0])(x.detach()).equal(slope(x.detach()))
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+def test_operators_of_marks_and_norms_keep_pytorch_s_rules(channels: int) -> None:
+    x = torch.randn(2, channels, *SIZE, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last)
+    asked = replace(posed("maximum", WINDOW, SIZE), layout="channels_last")
+    values, marks = largest_and_places(x, asked)
+    numbers, y = _numbers(asked), torch.randn_like(values)
+    torch.library.opcheck(OPERATORS.native_maximum.default, (x.clone().requires_grad_(), numbers))
+    for got, wanted in zip(_decomposed_maximum(x, numbers), (values, marks), strict=True):
+        assert got.equal(wanted)
+    samples: list[tuple[Any, ...]] = [
+        (OPERATORS.native_pool.default, (y, marks, "switches", "input_gradient", 1, numbers), _decomposed),
+        (OPERATORS.native_pool.default, (y, None, "sum", "input_gradient", 0, numbers), _decomposed),
+        (OPERATORS.native_norm_gradient.default, (y, norm(x, asked), x, numbers), _decomposed_norm_gradient),
+    ]
+    for operator, operands, decomposed in samples:
+        torch.library.opcheck(operator, operands)
+        torch.testing.assert_close(decomposed(*operands), operator(*operands))
 
 
 def test_means_count_real_values_and_norms_are_those_of_the_definition() -> None:

@@ -20,10 +20,11 @@ from .errors import GeometryError
 from .geometry import Axis, Geometry, frozen, per_axis
 from .graphs import fixed, whole
 from .planning import choose, state
-from .reductions import Planned, largest, places, select, total
+from .reductions import Planned, by_marks, largest, norm, places, select, total
 from .taps import counts, require_real_reads
 
 POOLINGS = tuple(ALGORITHMS[operation] for operation in ("maximum", "switches", "sum"))
+GAIN = 1.25  # times the vendor's maximum one with marks may take, whose gradient makes up for it
 MAX_POOL = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 
 
@@ -167,6 +168,9 @@ def lp_pool(
     """
     _require_fractions("lp_pool", x, "a norm")
     require_exponent("lp_pool", "p", p)
+    if p == 2 and (facts_of_x := _native_norm(x, kernel, stride, padding, dilation, ceil)):
+        facts, batched = facts_of_x
+        return _leave(norm(batched, _bind(*facts).problem), x, batched)
     # ONNX Runtime has no poolings of float64: an exported graph keeps to float32.
     wide = x.to(accumulator(x.dtype) if torch.compiler.is_exporting() else WIDER.get(x.dtype, x.dtype))
     if p == 2:
@@ -177,6 +181,19 @@ def lp_pool(
     facts, batched = _enter("lp_pool", powers, kernel, stride, padding, dilation, ceil, operation)
     pooled = _largest(batched, facts) if p == inf else _power(_sum(batched, _bind(*facts), 1), 1 / p)
     return _leave(pooled, powers, batched).to(x.real.dtype)
+
+
+def _native_norm(x: Tensor, *options: Any) -> tuple[tuple[Any, ...], Tensor] | None:
+    """What the compiled 2-norm is bound by, which reads x once; None where it does not serve.
+
+    Its gradient is made of norms as they are rounded, for which bfloat16 has too few digits.
+    """
+    traced = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+    derived = torch.is_grad_enabled() and x.requires_grad
+    if traced or (derived and x.dtype.itemsize < 4):
+        return None
+    facts, batched = _enter("lp_pool", x, *options)
+    return None if "native" in dict(choose(_bind(*facts).problem).refusals) else (facts, batched)
 
 
 WIDER = {
@@ -390,8 +407,9 @@ def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
 
 
 def _by_native(problem: Problem) -> bool:
-    """Whether the compiled kernels sum, which divide by the real values of each window as they go."""
-    return choose(problem).algorithm == "native" and forward_ad._current_level < 0
+    """Whether the compiled kernels sum in a direction or both, dividing by the real values of windows as they go."""
+    directions = (problem, replace(problem, direction="input_gradient"))
+    return forward_ad._current_level < 0 and any(choose(one).algorithm == "native" for one in directions)
 
 
 def _numbers(*given: Any) -> tuple[Any, ...]:
@@ -549,11 +567,15 @@ def _bind(
 
 def _vendor_with_gradient(problem: Problem, vendor: bool) -> bool:
     """Whether PyTorch's maximum, whose switches come with it, is the fastest when a gradient will be asked for."""
+    if by_marks(problem):
+        seconds = dict(choose(problem).estimates)
+        vendors, natives = seconds.get("vendor"), seconds.get("native")
+        return vendor if vendors is None or natives is None else vendors * GAIN < natives
     switches = replace(problem, operation="switches")
     maximum, found, spread = map(choose, (problem, switches, replace(switches, direction="input_gradient")))
     own = [dict(one.estimates).get("vendor") for one in (maximum, spread)]
     other = [dict(one.estimates).get(one.algorithm) for one in (found, spread)]
-    known = [seconds for seconds in (*own, *other) if seconds is not None]
+    known = [each for each in (*own, *other) if each is not None]
     return vendor if len(known) < 4 else known[0] + known[1] <= known[2] + known[3]
 
 

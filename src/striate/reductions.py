@@ -27,9 +27,14 @@ from .planning import choose
 def largest(x: Tensor, problem: Problem) -> Tensor:
     """The largest value of each window, by the plan of a "maximum"."""
     derived = torch.is_grad_enabled() and x.requires_grad
-    if derived and choose(replace(problem, operation="switches")).algorithm == "native":
+    if derived and (by_marks(problem) or choose(replace(problem, operation="switches")).algorithm == "native"):
         return _apply(Found)(x, problem)[0]
     return _apply(Maximum)(x, problem)
+
+
+def by_marks(problem: Problem) -> bool:
+    """Whether a maximum that will be differentiated may come with marks, whose gradient no scatter equals."""
+    return native_pools.marked(problem) and "native" not in dict(choose(problem).refusals)
 
 
 def places(x: Tensor, problem: Problem) -> Tensor:
@@ -39,6 +44,8 @@ def places(x: Tensor, problem: Problem) -> Tensor:
 
 def select(x: Tensor, switches: Tensor, windows: Windows) -> Tensor:
     """What stands at the switches."""
+    if isinstance(windows, Planned):
+        switches = native_pools.switches_of(switches, windows.problem)
     return _apply(Select)(x, switches, windows)
 
 
@@ -50,6 +57,16 @@ def spread(y: Tensor, switches: Tensor, windows: Windows) -> Tensor:
 def total(x: Tensor, problem: Problem) -> Tensor:
     """The sum of each window over the problem's divisor, or the adjoint, by the plan of a "sum"."""
     return _apply(Sum)(x, problem)
+
+
+def norm(x: Tensor, problem: Problem) -> Tensor:
+    """The root of each window's sum of squares by the compiled kernels; where it is 0 so is the gradient.
+
+    Args:
+        x: What they take.
+        problem: The forward problem of its "sum".
+    """
+    return _apply(Norm)(x, problem)
 
 
 def move(x: Tensor, origin: Tensor, goal: Tensor) -> Tensor:
@@ -97,7 +114,9 @@ class Planned:
     problem: Problem
 
     def spread(self, y: Tensor, switches: Tensor) -> Tensor:
-        """Run the plan of the switches' input gradient."""
+        """Run the plan of the switches' input gradient; marks have kernels of their own."""
+        if switches.dtype == torch.uint8:
+            return native_pools.collect(y, switches, self.problem)
         backward = replace(self.problem, operation="switches", direction="input_gradient", dtype=y.dtype)
         return run(y, switches, backward)
 
@@ -148,7 +167,7 @@ class Found(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """Values and switches."""
+        """Values and switches, or marks."""
         return native_pools.largest_and_places(x, problem)
 
     @staticmethod
@@ -291,6 +310,46 @@ class Sum(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """The same of the tangent."""
         return total(tangents[0], ctx.problem)
+
+
+class Norm(torch.autograd.Function):
+    """:func:`norm`."""
+
+    @staticmethod
+    def forward(x: Tensor, problem: Problem) -> Tensor:
+        """One pass."""
+        return native_pools.norm(x, problem)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep input and norms."""
+        x, ctx.problem = inputs
+        ctx.save_for_backward(x, output)
+        ctx.save_for_forward(x, output)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor, None]:
+        """``x[i] * sum of gradient[o] / y[o]``; in one pass, if nobody derives it again."""
+        x, y = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return native_pools.norm_gradient(outputs[0], y, x, ctx.problem), None
+        return x * total(_over(outputs[0], y), replace(ctx.problem, direction="input_gradient")), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, problem: Problem) -> tuple[Tensor, int]:
+        """The mapped dimension is more batch."""
+        return _mapped(info, in_dims, (x,), lambda x: norm(x, problem))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """``sum of x[i] * tangent[i] / y[o]``."""
+        x, y = ctx.saved_tensors
+        return _over(total(x * tangents[0], ctx.problem), y)
+
+
+def _over(x: Tensor, y: Tensor) -> Tensor:
+    """The quotient, 0 where the divisor is."""
+    return torch.where(y == 0, 0, x / torch.where(y == 0, 1, y))
 
 
 class Move(torch.autograd.Function):

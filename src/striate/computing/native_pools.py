@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -9,16 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
+from ..geometry import Geometry
 from ..taps import counts
 from . import passes, pools
-from .interface import Problem, register
-from .native import LAST, LIBRARY, TYPES, Native, _numbers, _read, _window, compiled
+from .interface import LAYOUTS, Problem, register
+from .native import LAST, LIBRARY, TYPES, Native, _numbers, _plain, _read, _window, compiled
 from .reference import accumulator
 
 COMPILED = Native("windows")
 PLACES = 2**31
+MARKS = 25  # taps of the windows that gather faster than their switches scatter
+ALONE = (0, 0, 0, 0, 0)  # addresses of values, switches, marks, norms and inputs that a kernel does not need
 OTHER = {"forward": "input_gradient", "input_gradient": "forward"}
 
 
@@ -47,10 +53,31 @@ class NativePool(pools._Pooling):
 
 
 def largest_and_places(x: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Each window's largest value and its switch in one pass; the gradient goes where the switches say."""
-    operator: Any = torch.ops.striate.native_maximum
-    values, switches = operator(x, _numbers(problem))
-    return values, switches
+    """Each window's largest value and its place in one pass; the gradient goes to that place.
+
+    Where :func:`marked` says so, a place is told by its mark, a byte: the number of the tap that holds it.
+    """
+    operator: Any = _maximum if _unseen(x) else torch.ops.striate.native_maximum
+    values, places = operator(x, _numbers(problem))
+    return values, places
+
+
+def marked(problem: Problem) -> bool:
+    """Whether largest values come with marks: channels are last, and the taps few.
+
+    What a window marks is then gathered by those inputs that it reads, in one pass.
+    """
+    return problem.layout == LAYOUTS[1] and len(problem.size) in LAST and prod(problem.geometry.kernel) <= MARKS
+
+
+def switches_of(marks: Tensor, problem: Problem) -> Tensor:
+    """The switches that marks stand for; switches stay what they are."""
+    return marks if marks.dtype != torch.uint8 else _places(marks, _numbers(problem))
+
+
+def collect(y: Tensor, marks: Tensor, problem: Problem) -> Tensor:
+    """``x[i] = sum of y[o]`` over the windows whose mark is the tap that reads i."""
+    return _pool(y, marks, "switches", "input_gradient", 1, _numbers(problem))
 
 
 def mean(x: Tensor, problem: Problem) -> Tensor:
@@ -63,10 +90,28 @@ def norm(x: Tensor, problem: Problem) -> Tensor:
     return _pool(x, None, "norm", "forward", 1, _numbers(problem))
 
 
-def _pool(*operands: Any) -> Tensor:
-    operator: Any = torch.ops.striate.native_pool
-    result: Tensor = operator(*operands)
+def norm_gradient(gradient: Tensor, norms: Tensor, x: Tensor, problem: Problem) -> Tensor:
+    """X times the sum of gradient / norm over the windows that read it, without those whose norm is 0."""
+    seen = not all(map(_unseen, (gradient, norms, x)))
+    operator: Any = torch.ops.striate.native_norm_gradient if seen else _norm_gradient
+    result: Tensor = operator(gradient, norms, x, _numbers(problem))
     return result
+
+
+def _pool(first: Tensor, second: Tensor | None, *rest: Any) -> Tensor:
+    """The operator where something looks on, and else the kernels at once: PyTorch's dispatcher takes its time."""
+    if _unseen(first) and (second is None or _unseen(second)):
+        return _compute(first, second, *rest)
+    operator: Any = torch.ops.striate.native_pool
+    result: Tensor = operator(first, second, *rest)
+    return result
+
+
+def _unseen(x: Tensor) -> bool:
+    """Whether nothing records what is done with a tensor, which lies in memory as it is."""
+    derived = torch.is_grad_enabled() and x.requires_grad
+    quiet = _get_current_dispatch_mode() is None and torch._C._functorch.peek_interpreter_stack() is None
+    return not derived and _plain(x) and quiet and not torch.compiler.is_compiling() and forward_ad._current_level < 0
 
 
 @lru_cache(maxsize=4096)
@@ -102,17 +147,45 @@ def _fake(
 def _compute(
     first: Tensor, second: Tensor | None, operation: str, direction: str, divisor: int, numbers: list[int]
 ) -> Tensor:
-    first = first.contiguous(memory_format=_layout(first))
+    if second is not None and second.dtype == torch.uint8:
+        return _collect(first, second, numbers)
+    layout = _layout(first)
+    first = first.contiguous(memory_format=layout)
     result = _fake(first, second, operation, direction, divisor, numbers)
-    switches = None if second is None else second.contiguous(memory_format=_layout(first))
-    _fill(result, first, switches, operation, direction, divisor, numbers)
+    if divisor == 0 and direction == "input_gradient" and not _direct(first, numbers):
+        first, divisor = _share(first, numbers).contiguous(memory_format=layout), 1
+    others = ALONE
+    if second is not None:
+        second = second.contiguous(memory_format=layout)
+        others = (0, second.data_ptr(), 0, 0, 0)
+    _fill(result, first, others, operation, direction, divisor, numbers)
     return result
+
+
+def _collect(y: Tensor, marks: Tensor, numbers: list[int]) -> Tensor:
+    last = LAST[y.dim() - 2]
+    y, marks = y.contiguous(memory_format=last), marks.contiguous(memory_format=last)
+    shape = (*y.shape[:2], *_window("input_gradient", tuple(numbers))[0][1:])
+    result = torch.empty(shape, dtype=y.dtype, memory_format=last)
+    _fill(result, y, (0, 0, marks.data_ptr(), 0, 0), "switches", "input_gradient", 1, numbers)
+    return result
+
+
+def _direct(first: Tensor, numbers: list[int]) -> bool:
+    """Whether the kernels of few taps serve."""
+    few = prod(_read(numbers)[0].kernel) <= compiled.direct_taps
+    return few and _layout(first) != torch.contiguous_format
+
+
+def _share(y: Tensor, numbers: list[int]) -> Tensor:
+    """What each real value of a window is given of its mean's gradient."""
+    return (y / _real(numbers, y)).to(y.dtype)
 
 
 def _fill(
     result: Tensor,
     first: Tensor,
-    second: Tensor | None,
+    others: tuple[int, ...],
     operation: str,
     direction: str,
     divisor: int,
@@ -121,13 +194,11 @@ def _fill(
     """Call the kernels, for tensors of one layout that is dense."""
     if result.numel() == 0:
         return
-    batch, channels = first.shape[:2]
-    compiled.pool(
-        operation, TYPES[first.dtype], direction,
-        [batch, channels, channels, *_window(direction, tuple(numbers))[1][2:]],
-        _layout(first) != torch.contiguous_format, divisor,
-        first.data_ptr(), 0 if second is None else second.data_ptr(), result.data_ptr(),
-    )  # fmt: skip
+    batch, channels = result.shape[:2]
+    told = [batch, channels, channels, *_window(direction, tuple(numbers))[1][2:]]
+    last = _layout(result) != torch.contiguous_format or _layout(first) != torch.contiguous_format
+    kernels = (operation, TYPES[first.dtype], direction)
+    compiled.pool(*kernels, told, last, divisor, first.data_ptr(), others, result.data_ptr())
 
 
 def _decomposed(
@@ -135,7 +206,8 @@ def _decomposed(
 ) -> Tensor:
     asked = _posed(operation, direction, divisor or 1, first.dtype, tuple(numbers))
     if second is not None:
-        return pools.Switches().spread(first, second, asked)
+        switches = _places(second, numbers) if second.dtype == torch.uint8 else second
+        return pools.Switches().spread(first, switches, asked)
     if operation == "norm":
         return pools.SeparableSum().run(first.double().square(), None, asked).sqrt().to(first.dtype)
     if operation == "maximum":
@@ -145,6 +217,8 @@ def _decomposed(
     if divisor:
         return pools.SeparableSum().run(first, None, asked)
     wide = first.to(accumulator(first.dtype))
+    if direction == "input_gradient":
+        return pools.SeparableSum().run(wide / _real(numbers, first), None, asked).to(first.dtype)
     return (pools.SeparableSum().run(wide, None, asked) / _real(numbers, first)).to(first.dtype)
 
 
@@ -166,30 +240,62 @@ def _derive(ctx: Any, gradient: Tensor) -> Any:
     elif ctx.operation == "switches":
         back = None
         if ctx.direction == "input_gradient":
-            back = gradient.flatten(2).gather(2, kept.flatten(2)).view(kept.shape)
-    elif ctx.divisor:
-        back = _pool(gradient, None, "sum", OTHER[ctx.direction], ctx.divisor, ctx.numbers)
+            switches = _places(kept, ctx.numbers) if kept.dtype == torch.uint8 else kept
+            back = gradient.flatten(2).gather(2, switches.flatten(2)).view(kept.shape)
     else:
-        share = (gradient / _real(ctx.numbers, gradient)).to(gradient.dtype)
-        back = _pool(share, None, "sum", "input_gradient", 1, ctx.numbers)
+        back = _pool(gradient, None, "sum", OTHER[ctx.direction], ctx.divisor, ctx.numbers)
     return back, None, None, None, None, None
 
 
 def _maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
     x = x.contiguous(memory_format=_layout(x))
-    values, switches = _fake_maximum(x, numbers)
-    _fill(switches, x, values, "switches", "forward", 1, numbers)
-    return values, switches
+    values, places = _fake_maximum(x, numbers)
+    if places.dtype == torch.uint8:
+        _fill(values, x, (0, 0, places.data_ptr(), 0, 0), "maximum", "forward", 1, numbers)
+    else:
+        _fill(places, x, (values.data_ptr(), 0, 0, 0, 0), "switches", "forward", 1, numbers)
+    return values, places
 
 
 def _fake_maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
     options: Any = ("forward", 1, numbers)
-    return _fake(x, None, "maximum", *options), _fake(x, None, "switches", *options)
+    marks = _layout(x) != torch.contiguous_format and prod(_read(numbers)[0].kernel) <= MARKS
+    values = _fake(x, None, "maximum", *options)
+    return values, torch.empty_like(values, dtype=torch.uint8) if marks else _fake(x, None, "switches", *options)
 
 
 def _decomposed_maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
     switches = _decomposed(x, None, "switches", "forward", 1, numbers)
-    return x.flatten(2).gather(2, switches.flatten(2)).view(switches.shape), switches
+    values = x.flatten(2).gather(2, switches.flatten(2)).view(switches.shape)
+    _, places = _fake_maximum(x, numbers)
+    return values, switches if places.dtype == torch.int64 else _marks(switches, numbers)
+
+
+def _places(marks: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The places in a map of the taps that marks number."""
+    geometry, size = _read(numbers)
+    taps, places, unit = marks.long(), torch.zeros_like(marks, dtype=torch.int64), 1
+    for axis, n, starts in reversed(list(zip(geometry.axes, size, _starts(marks, geometry), strict=True))):
+        places = places + (starts + taps % axis.kernel * axis.dilation) * unit
+        taps, unit = taps // axis.kernel, unit * n
+    return places
+
+
+def _marks(switches: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The other way around."""
+    geometry, size = _read(numbers)
+    places, marks, unit = switches, torch.zeros_like(switches), 1
+    for axis, n, starts in reversed(list(zip(geometry.axes, size, _starts(switches, geometry), strict=True))):
+        marks = marks + (places % n - starts) // axis.dilation * unit
+        places, unit = places // n, unit * axis.kernel
+    return marks.to(torch.uint8)
+
+
+def _starts(outputs: Tensor, geometry: Geometry) -> list[Tensor]:
+    """Where each window's first tap stands, axis by axis."""
+    axes = enumerate(geometry.axes, start=2)
+    steps = ((dim, axis, torch.arange(outputs.shape[dim], device=outputs.device)) for dim, axis in axes)
+    return [(o * axis.stride - axis.before).view(-1, *[1] * (outputs.dim() - dim - 1)) for dim, axis, o in steps]
 
 
 def _keep_maximum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -200,6 +306,32 @@ def _keep_maximum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 def _derive_maximum(ctx: Any, gradient: Tensor, _: Any) -> Any:
     return _pool(gradient, ctx.saved_tensors[0], "switches", "input_gradient", 1, ctx.numbers), None
+
+
+def _norm_gradient(gradient: Tensor, norm: Tensor, x: Tensor, numbers: list[int]) -> Tensor:
+    layout = _layout(x)
+    x = x.contiguous(memory_format=layout)
+    if not _direct(x, numbers):
+        return _decomposed_norm_gradient(gradient, norm, x, numbers)
+    gradient, norm = gradient.contiguous(memory_format=layout), norm.contiguous(memory_format=layout)
+    result = torch.empty_like(x, memory_format=layout)
+    _fill(result, gradient, (0, 0, 0, norm.data_ptr(), x.data_ptr()), "norm", "input_gradient", 1, numbers)
+    return result
+
+
+def _fake_norm_gradient(gradient: Tensor, norm: Tensor, x: Tensor, numbers: list[int]) -> Tensor:
+    return torch.empty_like(x, memory_format=_layout(x))
+
+
+def _decomposed_norm_gradient(gradient: Tensor, norm: Tensor, x: Tensor, numbers: list[int]) -> Tensor:
+    """X times what stands for 1 / norm at its windows, where a norm of 0 gives nothing."""
+    slope = torch.where(norm == 0, 0, gradient / norm).contiguous(memory_format=_layout(x))
+    back = _pool(slope, None, "sum", "input_gradient", 1, numbers).mul_(x)
+    return back.contiguous(memory_format=_layout(x))
+
+
+def _reads_norm_gradient(gradient: Any, norm: Any, x: Any, numbers: list[int], **_: Any) -> int:
+    return _reads(x, None, "norm", "forward", 1, numbers)
 
 
 def _reads(first: Any, second: Any, operation: str, direction: str, divisor: int, numbers: list[int], **_: Any) -> int:
@@ -228,6 +360,12 @@ torch.library.register_fake("striate::native_maximum", _fake_maximum, lib=LIBRAR
 torch.library.register_autograd("striate::native_maximum", _derive_maximum, setup_context=_keep_maximum, lib=LIBRARY)
 register_flop_formula(torch.ops.striate.native_maximum)(_reads_maximum)
 register_decomposition(torch.ops.striate.native_maximum.default)(_decomposed_maximum)
+
+LIBRARY.define("native_norm_gradient(Tensor gradient, Tensor norm, Tensor x, int[] numbers) -> Tensor", tags=TAGS)
+LIBRARY.impl("native_norm_gradient", _norm_gradient, "CPU")
+torch.library.register_fake("striate::native_norm_gradient", _fake_norm_gradient, lib=LIBRARY)
+register_flop_formula(torch.ops.striate.native_norm_gradient)(_reads_norm_gradient)
+register_decomposition(torch.ops.striate.native_norm_gradient.default)(_decomposed_norm_gradient)
 
 register("maximum", "native", NativePool("forward"))
 register("switches", "native", NativePool(*pools.BOTH))

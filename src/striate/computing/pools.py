@@ -202,7 +202,7 @@ class Switches(Maximum):
     def spread(self, y: Tensor, switches: Tensor, problem: Problem) -> Tensor:
         """Each output put, or where windows overlap added, to the place that its switch names."""
         zeros = y.new_zeros(*y.shape[:2], prod(problem.size), dtype=accumulator(y.dtype))
-        put = torch.scatter_add if overlap(problem.geometry) else torch.scatter
+        put = torch.Tensor.scatter_add_ if overlap(problem.geometry) else torch.Tensor.scatter_
         flat = put(zeros, 2, switches.flatten(2), y.flatten(2).to(zeros.dtype))
         return flat.view(*y.shape[:2], *problem.size).to(y.dtype)
 
