@@ -301,24 +301,33 @@ void add_apart(const T *from, const int64_t *where, int64_t n, int64_t size, int
         if (uint64_t(where[c]) < uint64_t(size)) total[where[c] * pitch + c] += widen(from[c]);
 }
 
-// Sums at marks where no two windows read one input: each output is put where its mark says.
+// Sums at marks by adding each output where its mark says, for many taps or few channels.
 template <typename T>
-void put(Window window, const T *y, const uint8_t *marks, T *x) {
+void scatter(Window window, const T *y, const uint8_t *marks, T *x) {
     window.direction = Direction::forward;
     auto &axis = window.axis;
     int64_t channels = window.in_channels, height = axis[1].size, width = axis[2].size;
+    int64_t size = axis[0].size * height * width * channels, out = axis[0].out * axis[1].out * axis[2].out * channels;
     std::vector<int64_t> starts;  // where each tap stands, from the first
     for (int64_t d = 0; d < axis[0].kernel; ++d)
         for (int64_t h = 0; h < axis[1].kernel; ++h)
             for (int64_t w = 0; w < axis[2].kernel; ++w)
                 starts.push_back(((d * axis[0].dilation * height + h * axis[1].dilation) * width + w * axis[2].dilation) *
                                  channels);
-    std::memset(static_cast<void *>(x), 0, window.batch * axis[0].size * height * width * channels * sizeof(T));
-    Places<float>(window, 1, true).each(window.batch, [&](auto &taps, int64_t from, int64_t to, int64_t length, bool) {
-        if (!taps.count()) return;
-        T *first = x + from - starts[taps.numbers[0]];
-        for (int64_t j = 0; j < length; ++j) first[starts[marks[to + j]] + j] = y[to + j];
-    });
+    const int64_t *start = starts.data();
+    Places<T> places(window, 1, true);
+#pragma omp parallel for schedule(static)
+    for (int64_t image = 0; image < window.batch; ++image) {
+        T *map = x + image * size;
+        std::memset(map, 0, size * sizeof(T));
+        places.each(1, [=](auto &taps, int64_t from, int64_t to, int64_t length, bool) {
+            if (!taps.count()) return;
+            T *first = map + from - start[taps.numbers[0]];
+            const T *values = y + image * out + to;
+            const uint8_t *mark = marks + image * out + to;
+            for (int64_t j = 0; j < length; ++j) first[start[mark[j]] + j] += values[j];
+        });
+    }
 }
 
 }  // namespace
@@ -338,12 +347,13 @@ void pool_direct(const Window &window, Reduction reduction, int64_t divisor, con
 template <typename T>
 void collect(const Window &window, const T *y, const uint8_t *marks, T *x) {
     using Real = typename striate::Wide<T>::type;
-    auto apart = [](const Axis &axis) { return axis.stride > (axis.kernel - 1) * axis.dilation; };
-    if (window.in_channels < LANES<Real> && std::all_of(window.axis, window.axis + AXES, apart)) {
-        put(window, y, marks, x);
-        return;
-    }
     using Bits = std::conditional_t<sizeof(Real) == 4, int32_t, int64_t>;
+    constexpr int64_t MANY = 16;
+    if constexpr (std::is_same_v<T, Real>)
+        if (window.in_channels < LANES<Real> || window.taps() > MANY) {
+            scatter(window, y, marks, x);
+            return;
+        }
     Places<Real>(window, 1, true).each(window.batch, [=](auto &taps, int64_t from, int64_t to, int64_t length, bool) {
         sweep<LANES<Real>>(length, [&, y = y + from, marks = marks + from, x = x + to](auto lanes, auto vectors, int64_t j) {
             constexpr int N = lanes, V = vectors;

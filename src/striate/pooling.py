@@ -392,12 +392,12 @@ def _mean(x: Tensor, facts: tuple[Any, ...], count_padding: bool) -> Tensor:
         kernel, stride, padding, _, ceil = options
         return pools.AVG_POOL[len(kernel)](x, kernel, stride, padding, ceil, count_padding)
     call = _bind(*facts)
-    plain = type(x) is Tensor and torch._C._functorch.peek_interpreter_stack() is None
-    if plain and not count_padding and _by_native(call.problem):
-        return native_pools.mean(x, call.problem)
     divisors = call.padded_counts if count_padding else call.real_counts
     if all(len(set(axis)) == 1 for axis in divisors):
         return _sum(x, call, prod([axis[0] for axis in divisors]))
+    plain = type(x) is Tensor and torch._C._functorch.peek_interpreter_stack() is None
+    if plain and not count_padding and _by_native(call.problem):
+        return native_pools.mean(x, call.problem)
     wide = accumulator(x.dtype)
     sums = _sum(x.to(wide), replace(call, problem=replace(call.problem, dtype=wide)), 1)
     windows = torch.ones((), dtype=wide, device=x.device)
@@ -552,7 +552,8 @@ def _bind(
         operation, window.geometry, batch, channels, channels, size, dtype, device, layout=layout, policy=now[0]
     )
     backward = {"maximum": "switches", "sum": "sum"}[operation]
-    asked = [problem, replace(problem, operation=backward, direction="input_gradient")]
+    turned = [replace(problem, operation=backward, direction="input_gradient")] if now[-1] else []
+    asked = [problem, *turned]
     vendor = {choose(one).algorithm for one in asked} == {"vendor"}
     if operation == "maximum" and now[-1]:
         vendor = _vendor_with_gradient(problem, vendor)

@@ -109,13 +109,15 @@ class Planned:
 
     Args:
         problem: The forward problem of its "switches".
+        native: Whether the compiled kernels found the switches or marks, and spread them too.
     """
 
     problem: Problem
+    native: bool = False
 
     def spread(self, y: Tensor, switches: Tensor) -> Tensor:
-        """Run the plan of the switches' input gradient; marks have kernels of their own."""
-        if switches.dtype == torch.uint8:
+        """Run the plan of the switches' input gradient."""
+        if self.native:
             return native_pools.collect(y, switches, self.problem)
         backward = replace(self.problem, operation="switches", direction="input_gradient", dtype=y.dtype)
         return run(y, switches, backward)
@@ -175,13 +177,16 @@ class Found(torch.autograd.Function):
         """Keep the switches; the input need not stay."""
         ctx.problem = inputs[1]
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # else there would be zeros for the switches
         ctx.save_for_backward(output[1])
         ctx.save_for_forward(output[1])
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *outputs: Any) -> tuple[Tensor | None, None]:
         """Each gradient goes to its window's switch."""
-        return spread(outputs[0], ctx.saved_tensors[0], Planned(ctx.problem)), None
+        if outputs[0] is None:
+            return None, None
+        return spread(outputs[0], ctx.saved_tensors[0], Planned(ctx.problem, native=True)), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, problem: Problem) -> tuple[Any, tuple[int, int]]:
@@ -193,7 +198,7 @@ class Found(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
         """What the tangent has at the switches."""
-        return select(tangents[0], ctx.saved_tensors[0], Planned(ctx.problem)), None
+        return select(tangents[0], ctx.saved_tensors[0], Planned(ctx.problem, native=True)), None
 
 
 class Switches(torch.autograd.Function):

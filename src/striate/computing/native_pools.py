@@ -23,7 +23,6 @@ from .reference import accumulator
 
 COMPILED = Native("windows")
 PLACES = 2**31
-MARKS = 25  # taps of the windows that gather faster than their switches scatter
 ALONE = (0, 0, 0, 0, 0)  # addresses of values, switches, marks, norms and inputs that a kernel does not need
 OTHER = {"forward": "input_gradient", "input_gradient": "forward"}
 
@@ -67,7 +66,7 @@ def marked(problem: Problem) -> bool:
 
     What a window marks is then gathered by those inputs that it reads, in one pass.
     """
-    return problem.layout == LAYOUTS[1] and len(problem.size) in LAST and prod(problem.geometry.kernel) <= MARKS
+    return problem.layout == LAYOUTS[1] and len(problem.size) in LAST and _few(problem.geometry)
 
 
 def switches_of(marks: Tensor, problem: Problem) -> Tensor:
@@ -173,8 +172,12 @@ def _collect(y: Tensor, marks: Tensor, numbers: list[int]) -> Tensor:
 
 def _direct(first: Tensor, numbers: list[int]) -> bool:
     """Whether the kernels of few taps serve."""
-    few = prod(_read(numbers)[0].kernel) <= compiled.direct_taps
-    return few and _layout(first) != torch.contiguous_format
+    return _layout(first) != torch.contiguous_format and _few(_read(numbers)[0])
+
+
+def _few(geometry: Geometry) -> bool:
+    """Whether a byte counts the taps and there are kernels for so few."""
+    return compiled is not None and prod(geometry.kernel) <= compiled.direct_taps
 
 
 def _share(y: Tensor, numbers: list[int]) -> Tensor:
@@ -259,9 +262,10 @@ def _maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
 
 def _fake_maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
     options: Any = ("forward", 1, numbers)
-    marks = _layout(x) != torch.contiguous_format and prod(_read(numbers)[0].kernel) <= MARKS
     values = _fake(x, None, "maximum", *options)
-    return values, torch.empty_like(values, dtype=torch.uint8) if marks else _fake(x, None, "switches", *options)
+    return values, torch.empty_like(values, dtype=torch.uint8) if _direct(x, numbers) else _fake(
+        x, None, "switches", *options
+    )
 
 
 def _decomposed_maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
