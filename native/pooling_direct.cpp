@@ -316,18 +316,22 @@ void scatter(Window window, const T *y, const uint8_t *marks, T *x) {
                                  channels);
     const int64_t *start = starts.data();
     Places<T> places(window, 1, true);
-#pragma omp parallel for schedule(static)
-    for (int64_t image = 0; image < window.batch; ++image) {
-        T *map = x + image * size;
-        std::memset(map, 0, size * sizeof(T));
-        places.each(1, [=](auto &taps, int64_t from, int64_t to, int64_t length, bool) {
+    auto add = [&](int64_t batch, const T *y, const uint8_t *marks, T *x) {
+        std::memset(x, 0, batch * size * sizeof(T));
+        places.each(batch, [=](auto &taps, int64_t from, int64_t to, int64_t length, bool) {
             if (!taps.count()) return;
-            T *first = map + from - start[taps.numbers[0]];
-            const T *values = y + image * out + to;
-            const uint8_t *mark = marks + image * out + to;
-            for (int64_t j = 0; j < length; ++j) first[start[mark[j]] + j] += values[j];
+            T *first = x + from - start[taps.numbers[0]];
+            for (int64_t j = 0; j < length; ++j) first[start[marks[to + j]] + j] += y[to + j];
         });
+    };
+    auto apart = [](const Axis &axis) { return axis.stride > (axis.kernel - 1) * axis.dilation; };
+    if (std::all_of(axis, axis + AXES, apart)) {
+        add(window.batch, y, marks, x);
+        return;
     }
+#pragma omp parallel for schedule(static)
+    for (int64_t image = 0; image < window.batch; ++image)
+        add(1, y + image * out, marks + image * out, x + image * size);
 }
 
 }  // namespace

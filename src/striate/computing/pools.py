@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..borders import pad
+from ..borders import LAST, pad
 from ..geometry import Axis, Geometry
 from . import passes
-from .interface import Base, Problem, as_given, register
+from .interface import LAYOUTS, Base, Problem, as_given, layout_of, register
 from .passes import Values
 from .reference import accumulator, tap_windows
 from .vendor import CONV
@@ -247,12 +247,19 @@ class Sum(_Vendor):
         lone = len(axes) == 1
         kernel, stride = ([1] * lone + [getattr(axis, n) for axis in axes] for n in ("kernel", "stride"))
         padded = [n + before + after for n, (before, after) in zip(problem.size, rows, strict=True)]
-        image = y.new_zeros(*y.shape[:2], *[1] * lone, *padded)
+        image = _shaped(y.unsqueeze(2) if lone else y, (*y.shape[:2], *[1] * lone, *padded))
         aten = torch.ops.aten
         function = aten.avg_pool3d_backward if len(axes) == 3 else aten.avg_pool2d_backward
         options = ([0] * lone + padding, False, True, problem.divisor)
         x: Tensor = function(y.unsqueeze(2) if lone else y, image, kernel, stride, *options)
         return pad(x.squeeze(2) if lone else x, tuple((-before, -after) for before, after in rows))
+
+
+def _shaped(y: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of which PyTorch looks at the shape, and at the layout: y's."""
+    if layout_of(y) == LAYOUTS[0]:
+        return y.new_empty((1,) * y.dim()).expand(shape)
+    return torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=LAST[y.dim()])
 
 
 class WindowConvolution(_Vendor):
