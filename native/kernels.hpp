@@ -14,6 +14,10 @@ void channels(const Window &window, Maps<T> input, Maps<T> output, T *weight);
 template <typename T>
 void positions(const Window &window, Maps<T> input, Maps<T> output, T *weight);
 
+// Their weights by products of matrices, unless those would leave most lanes empty: then false, and nothing is written.
+template <typename T>
+bool position_weights(const Window &window, Maps<T> input, Maps<T> output, T *weight);
+
 // Dense 3x3 windows of stride 1 by minimal filtering, in tiles of `outputs` x `outputs`: 2 or 4.
 template <typename T>
 void winograd(const Window &window, Maps<T> input, Maps<T> output, T *weight, int outputs);

@@ -3,13 +3,14 @@
 //
 // Maps are packed as [lane block][channel][position][lane]. What is left is a sum over reads k of packed vectors,
 //     result[j][v] += weight[k][j] * source[v + offset[k]],
-// for all vectors v whose positions have the same weights; the weight gradient sums over v instead.
+// for all vectors v whose positions have the same weights. The gradient of the weights is in
+// position_weights.cpp, but for that of few channels.
 #include <cstring>
 #include <numeric>
 #include <vector>
 
+#include "boxes.hpp"
 #include "kernels.hpp"
-#include "strips.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -182,8 +183,6 @@ struct Class {
 };
 using Classes = std::array<std::vector<Class>, AXES>;
 
-inline int64_t modulo(int64_t a, int64_t b) { return a - floor_div(a, b) * b; }
-
 // Outputs lo, ..., lo + n - 1: one class for each residue of the period. Sources count in steps of the pitch.
 std::vector<Class> outputs_by_class(const Axis &axis, int64_t lo, int64_t n, int64_t pitch) {
     std::vector<Class> classes;
@@ -250,29 +249,6 @@ void reads_of(Offsets &found, const Class *const *of, const Region &source, int6
 }
 
 // ------------------------------------------------------------------------------------------------------------ a call
-
-constexpr int64_t BUDGET = 448 << 10;  // bytes of a box: it shares the second level of cache with the weights
-constexpr int64_t TASKS = 4;           // boxes that a call has at least, where it can be cut
-
-struct Box {
-    int64_t lo[AXES], n[AXES];
-};
-
-// Boxes of equal size, but for the last of each axis.
-struct Grid {
-    int64_t size[AXES], step[AXES];
-    int64_t count(int a) const { return ceil_div(size[a], step[a]); }
-    int64_t boxes() const { return count(0) * count(1) * count(2); }
-    Box box(int64_t number) const {
-        Box box{};
-        for (int a = AXES - 1; a >= 0; --a) {
-            box.lo[a] = number % count(a) * step[a];
-            box.n[a] = std::min(step[a], size[a] - box.lo[a]);
-            number /= count(a);
-        }
-        return box;
-    }
-};
 
 template <typename T>
 struct Call {
@@ -344,23 +320,6 @@ struct Call {
     }
 };
 
-// Halve boxes until `bytes(box)` fits and there are enough of them; only axes that `may` be cut are.
-template <typename Bytes>
-Grid cut(const int64_t *size, const bool *may, int axis, int64_t others, Bytes bytes) {
-    Grid grid{};
-    for (int a = 0; a < AXES; ++a) grid.size[a] = grid.step[a] = size[a];
-    auto halve = [&](int a, int64_t least) {
-        if (!may[a] || grid.step[a] <= least) return false;
-        grid.step[a] = ceil_div(ceil_div(grid.step[a], 2), least) * least;
-        return true;
-    };
-    while (bytes(grid.step) > BUDGET)
-        if (!halve(0, 1) && !halve(1, 1) && !halve(2, 16) && !halve(2, 1)) break;
-    while (grid.boxes() * others < TASKS)
-        if (!halve(axis, 1)) break;
-    return grid;
-}
-
 Region inputs_of(const Window &window, const Box &box, bool spread) {
     Region region{};
     for (int a = 0; a < AXES; ++a) {
@@ -389,8 +348,6 @@ Region plain(const Box &box) {
     for (int a = 0; a < AXES; ++a) region.origin[a] = box.lo[a], region.extent[a] = box.n[a], region.pitch[a] = 1;
     return region;
 }
-
-Box corner(const int64_t *step) { return {{0, 0, 0}, {step[0], step[1], step[2]}}; }
 
 // ------------------------------------------------------------------------- the output, or the input by its residues
 
@@ -718,62 +675,32 @@ class Scatter {
     }
 };
 
-// ------------------------------------------------------------------------------------------------------- the weights
+// ---------------------------------------------------------------------------------------- the weights of few channels
 
+// Examples and strips fill the lanes where neither the channels nor the reads do.
 template <typename T>
-class Weights {
+class FewWeights {
     using W = typename Call<T>::W;
     static constexpr int L = Call<T>::L;
     static constexpr int64_t CHUNKS = 8;
     const Call<T> &call;
     Grid grid;
-    int64_t together;
 
   public:
-    explicit Weights(const Call<T> &call) : call(call) {
+    explicit FewWeights(const Call<T> &call) : call(call) {
         const Window &window = call.window;
-        together = call.own ? call.blocks() : 1;
-        bool may[AXES];
-        for (int a = 0; a < AXES; ++a) may[a] = !call.own || window.axis[a].period >= call.outputs[a];
+        const bool may[AXES] = {true, true, true};
         int64_t size[AXES] = {call.outputs[0], call.outputs[1], call.outputs[2]};
         size[call.axis] = std::min(size[call.axis], call.strip_outputs);
-        grid = cut(size, may, call.axis, ceil_div(call.blocks(), together) * window.groups, [&](const int64_t *step) {
+        grid = cut(size, may, call.axis, call.blocks() * window.groups, [&](const int64_t *step) {
             const Box box = corner(step);
-            return int64_t(sizeof(W)) * L * together *
+            return int64_t(sizeof(W)) * L *
                    (call.in * inputs_of(window, box, false).plane() + call.out * plain(box).plane());
         });
     }
 
-    void run() const {
-        if (call.own)
-            run_own();
-        else
-            run_shared();
-    }
-
-  private:
-    int64_t kernels() const {
-        int64_t found = 1;
-        for (const Axis &axis : call.window.axis) found *= axis.period;
-        return found;
-    }
-
-    // No two boxes have a kernel in common, and a box has all lanes.
-    void run_own() const {
-        const int64_t groups = call.window.groups, tasks = grid.boxes() * groups;
-        for (const Axis &axis : call.window.axis)
-            if (axis.period > axis.out) {
-                std::memset(static_cast<void *>(call.weight), 0,
-                            kernels() * call.window.out_channels * call.reads * sizeof(T));
-                break;
-            }
-#pragma omp parallel for schedule(dynamic) if (tasks > 1)
-        for (int64_t task = 0; task < tasks; ++task)
-            box(grid.box(task / groups), 0, call.blocks(), task % groups, nullptr);
-    }
-
     // Fixed shares of the boxes are summed apart, then together in their order.
-    void run_shared() const {
+    void run() const {
         const int64_t groups = call.window.groups, boxes = grid.boxes() * call.blocks();
         const int64_t size = kernels() * call.window.out_channels * call.reads;
         const int64_t chunks = std::clamp<int64_t>((int64_t(1) << 22) / size, 1, std::min(CHUNKS, boxes));
@@ -782,7 +709,7 @@ class Weights {
         for (int64_t task = 0; task < chunks * groups; ++task) {
             const int64_t chunk = task / groups;
             for (int64_t n = chunk * boxes / chunks; n < (chunk + 1) * boxes / chunks; ++n)
-                box(grid.box(n % grid.boxes()), n / grid.boxes(), 1, task % groups, sums.data() + chunk * size);
+                box(grid.box(n % grid.boxes()), n / grid.boxes(), task % groups, sums.data() + chunk * size);
         }
 #pragma omp parallel for if (size * chunks > 1 << 16)
         for (int64_t i = 0; i < size; ++i) {
@@ -792,19 +719,21 @@ class Weights {
         }
     }
 
-    void box(const Box &box, int64_t first, int64_t blocks, int64_t group, W *sums) const {
-        static thread_local Workspace workspace, rest;
+  private:
+    int64_t kernels() const {
+        int64_t found = 1;
+        for (const Axis &axis : call.window.axis) found *= axis.period;
+        return found;
+    }
+
+    void box(const Box &box, int64_t first, int64_t group, W *sums) const {
+        static thread_local Workspace workspace;
         const Window &window = call.window;
         const Region inputs = inputs_of(window, box, false), outputs = plain(box);
         const int64_t x_plane = inputs.plane() * L, y_plane = outputs.plane() * L;
-        W *x = workspace.get<W>(blocks * (call.in * x_plane + call.out * y_plane));
-        W *y = x + blocks * call.in * x_plane;
-        for (int64_t b = 0; b < blocks; ++b) {
-            pack(x + b * call.in * x_plane, call.x, call.input_block(first + b), inputs, call.sizes, group * call.in,
-                 call.in);
-            pack(y + b * call.out * y_plane, call.y, call.output_block(first + b), outputs, call.outputs,
-                 group * call.out, call.out);
-        }
+        W *x = workspace.get<W>(call.in * x_plane + call.out * y_plane), *y = x + call.in * x_plane;
+        pack(x, call.x, call.input_block(first), inputs, call.sizes, group * call.in, call.in);
+        pack(y, call.y, call.output_block(first), outputs, call.outputs, group * call.out, call.out);
         Classes classes;
         for (int a = 0; a < AXES; ++a)
             classes[a] = outputs_by_class(window.axis[a], box.lo[a], box.n[a], inputs.pitch[a]);
@@ -815,18 +744,15 @@ class Weights {
             for (const Class &j : classes[1])
                 for (const Class &k : classes[2]) {
                     const Class *of[AXES] = {&i, &j, &k};
-                    places(from, of, inputs.extent, blocks, call.in * x_plane, L, true);
-                    places(to, of, outputs.extent, blocks, call.out * y_plane, L, false);
-                    T *kernel = call.kernels(i.id, j.id, k.id, group);
-                    if (sums)
-                        over_positions(x, from, reads, y, to, y_plane, sums + (kernel - call.weight));
-                    else
-                        over_examples(x, from, reads, y, to, y_plane, kernel, rest);
+                    places(from, of, inputs.extent, 1, 0, L, true);
+                    places(to, of, outputs.extent, 1, 0, L, false);
+                    const int64_t kernel = call.kernels(i.id, j.id, k.id, group) - call.weight;
+                    over_positions(x, from, reads, y, to, y_plane, sums + kernel);
                 }
-        workspace.trim(), rest.trim();
+        workspace.trim();
     }
 
-    // Many positions have these weights: lanes are summed last.
+    // Lanes are summed last.
     [[gnu::noinline]] void over_positions(const W *x, const Offsets &from, const Offsets &reads, const W *y,
                                           const Offsets &to, int64_t plane, W *sums) const {
         with_shape(best_shape(call.out, call.reads), [&](auto J, auto Q) {
@@ -846,70 +772,17 @@ class Weights {
                 }
         });
     }
-
-    // Few positions have these weights: reads go into the lanes, and the sum is over positions and examples.
-    [[gnu::noinline]] void over_examples(const W *x, const Offsets &from, const Offsets &reads, const W *y,
-                                         const Offsets &to, int64_t plane, T *kernel, Workspace &workspace) const {
-        const Shape shape = best_shape(call.out, ceil_div(call.reads, L));
-        const int64_t width = ceil_div(call.out, shape.rows) * shape.rows + L, span = int64_t(shape.vectors) * L;
-        W *rows = workspace.get<W>(from.size() * L * (width + span)), *columns = rows + from.size() * L * width;
-        Offsets offsets;
-        for (const auto &[place, lane, lanes] : filled(from.size())) {
-            for (int64_t l = 0; l < lanes; ++l) offsets.push_back((lane + l) * span);
-            for (int64_t o = 0; o < width - L; o += L)
-                turn(rows + lane * width + o, width, lanes,
-                     [&](int i) { return o + i < call.out ? load(y + to[place] + (o + i) * plane) : vec<W>{}; });
-        }
-        for (int64_t q = 0; q < call.reads; q += span) {
-            for (const auto &[place, lane, lanes] : filled(from.size()))
-                for (int64_t v = 0; v < span; v += L)
-                    turn(columns + lane * span + v, span, lanes,
-                         [&](int i) { return load(x + from[place] + reads[std::min(q + v + i, call.reads - 1)]); });
-            with_shape(shape, [&](auto J, auto V) {
-                const W *sources[V];
-                for (int v = 0; v < V; ++v) sources[v] = columns + v * L;
-                for (int64_t o = 0; o < call.out; o += J)
-                    multiply<J, V>(sources, offsets.data(), offsets.size(), rows + o, width,
-                                   {reinterpret_cast<const char *>(rows), 0}, [&](int j, int v, vec<W> sum) {
-                                       const int64_t at = q + int64_t(v) * L, left = call.reads - at;
-                                       if (o + j >= call.out || left <= 0) return;
-                                       T *row = kernel + (o + j) * call.reads + at;
-                                       left < L ? store(row, sum, 0, left) : stream(row, sum);
-                                   });
-            });
-        }
-        settle();
-    }
-
-    // Places of a kernel's positions, the number of their first example, and how many of their lanes have one.
-    std::vector<std::array<int64_t, 3>> filled(int64_t places) const {
-        std::vector<std::array<int64_t, 3>> found;
-        int64_t lane = 0;
-        for (int64_t place = 0; place < places; ++place) {
-            const int64_t lanes = std::min<int64_t>(L, call.lanes - place / (places / call.blocks()) * L);
-            found.push_back({place, lane, lanes});
-            lane += lanes;
-        }
-        return found;
-    }
-
-    // As many vectors as lanes are turned into `lanes` rows.
-    template <typename Read>
-    static void turn(W *to, int64_t step, int64_t lanes, Read read) {
-        vec<W> block[L];
-        for (int i = 0; i < L; ++i) block[i] = read(i);
-        transpose<W>(block);
-        for (int64_t l = 0; l < lanes; ++l) store(to + l * step, block[l]);
-    }
 };
 
 }  // namespace
 
 template <typename T>
 void positions(const Window &window, Maps<T> input, Maps<T> output, T *weight) {
+    const bool weights = window.direction == Direction::weight_gradient;
+    if (weights && position_weights(window, input, output, weight)) return;
     const Call<T> call(window, input, output, weight);
-    if (window.direction == Direction::weight_gradient)
-        Weights<T>(call).run();
+    if (weights)
+        FewWeights<T>(call).run();
     else if (window.direction == Direction::input_gradient && call.own)
         Scatter<T>(call).run();
     else

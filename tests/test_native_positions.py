@@ -151,7 +151,54 @@ def test_other_types_agree_with_float64(problem: Problem, dtype: torch.dtype, re
             assert (got - wanted).abs().max() <= limit * wanted.abs().max(), (direction, name)
 
 
-@pytest.mark.parametrize("problem", LAYERS)
+WEIGHTS = [
+    pytest.param(posed((11, 9), 3, (3, 17), 2, None, stride=2), id="local, few examples"),
+    pytest.param(posed((7, 5), 3, (5, 33), 40, None), id="local, many examples"),
+    pytest.param(posed((7, 6), 3, (20, 1), 1, None), id="local, one output channel"),
+    pytest.param(posed((6, 20), 2, (5, 18), 5, None, padding=0), id="local, even kernel"),
+    pytest.param(posed((40,), 3, (4, 24), 17, None, groups=2), id="local, groups"),
+    pytest.param(posed((13, 12), 3, (6, 21), 17, 3), id="tiled, periods that leave a rest"),
+    pytest.param(posed((12, 12), 8, (3, 48), 1, 2, padding=0), id="tiled, three vectors"),
+    pytest.param(posed((9, 70), 3, (20, 2), 3, 2, stride=2), id="tiled, reads in the lanes"),
+    pytest.param(posed((5, 6, 7), 3, (2, 16), 2, 2), id="tiled, 3-D"),
+    pytest.param(posed((30, 31), 3, (21, 20), 6, stride=2), id="dense"),
+    pytest.param(posed((70, 64), 3, (40, 17), 1), id="dense, boxes"),
+    pytest.param(posed((14, 14), 5, (6, 16), 33, padding=0), id="dense, short runs"),
+]
+
+
+def spread(problem: Problem, dilation: int) -> Problem:
+    """The same with holes between the taps, and padded unevenly."""
+    axes = []
+    for n, a in zip(problem.size, problem.geometry.axes, strict=True):
+        before, after = dilation * (a.kernel - 1), a.after
+        outputs = Axis(a.kernel, a.stride, dilation, before, after).output_size(n)
+        period = outputs if a.period not in (1, 2, 3) else a.period
+        axes.append(Axis(a.kernel, a.stride, dilation, before, after, period))
+    geometry = Geometry(tuple(axes), problem.geometry.groups)
+    channels = problem.in_channels, problem.out_channels
+    return Problem("convolution", geometry, problem.batch, *channels, problem.size, problem.dtype)
+
+
+@pytest.mark.parametrize("problem", WEIGHTS)
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_gradients_of_weights_are_the_definition(
+    problem: Problem, dilation: int, dtype: torch.dtype, restored: None
+) -> None:
+    """Sums of small integers are exact; a narrow type rounds each once."""
+    problem = problem if dilation == 1 else spread(problem, dilation)
+    roles = {role: tensor.double() for role, tensor in tensors(problem).items()}
+    wanted = solved("im2col", problem, "weight_gradient", roles).to(dtype)
+    known = SETS[: SETS.index(compiled.instruction_set()) + 1] if compiled.instruction_set() in SETS else ()
+    for layout in ("contiguous", "last", "sliced"):
+        laid_out = {role: laid(tensor.to(dtype), layout) for role, tensor in roles.items()}
+        for name in known or (compiled.instruction_set(),):
+            compiled.use_instruction_set(name)
+            assert torch.equal(solved("native_positions", problem, "weight_gradient", laid_out), wanted), (layout, name)
+
+
+@pytest.mark.parametrize("problem", [*LAYERS, *WEIGHTS])
 def test_any_number_of_threads_gives_the_same_bits(problem: Problem) -> None:
     roles = {name: torch.randn(tensor.shape) for name, tensor in tensors(problem).items()}
     before = torch.get_num_threads()
