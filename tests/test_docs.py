@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from striate import cli
+from striate import cli, policy
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -43,9 +43,13 @@ def commands(path: Path) -> list[str]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A fresh folder to work in, in which the documents' own pictures are found; one thread, as tests share cores."""
+    """A fresh folder to work in, in which the documents' own pictures are found; one thread, as tests share cores.
+
+    What a document says about tuning "from now on in this process" ends with it.
+    """
     (tmp_path / "docs").symlink_to(ROOT / "docs", target_is_directory=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policy, "_DEFAULTS", [policy.Policy()])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path

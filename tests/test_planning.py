@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import striate
-from striate import estimates, machine, planning, races, wisdom
+from striate import estimates, machine, planning, policy, races, wisdom
 from striate.computing import ALGORITHMS, DIRECTIONS, Base, Problem, find
 from striate.errors import AlgorithmError, GeometryError, UnknownNameError
 from striate.geometry import Axis, Geometry
@@ -440,16 +440,61 @@ def test_a_new_algorithm_is_raced_and_a_removed_one_forgotten(timed: Races, monk
     assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "quick"
 
 
+def learn_elsewhere(plan: striate.Plan) -> None:
+    """Another process finds "late" the fastest for the problem of a plan."""
+    path = wisdom.opened().path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(wisdom._line(planning.key(plan.problem, torch.get_num_threads()), {"vendor": 1.0, "late": 0.5}))
+
+
 def test_frozen_never_measures_and_never_changes(timed: Races) -> None:
-    with striate.tuning("frozen"):
+    with striate.tuning("frozen") as frozen:
         before = striate.plan(*SHAPES_OF_A_CALL)
         assert before.algorithm == "vendor"
-        asked = wisdom.Wisdom(wisdom.opened().path)
-        asked.keep(planning.key(before.problem, torch.get_num_threads()), {"vendor": 1.0, "late": 0.5})
+        learn_elsewhere(before)
         assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "vendor"
     assert timed.problems == []
-    wisdom.opened().refresh()  # as every plan that is not known yet does
     assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "late"
+    with policy.Tuning(frozen):
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "vendor"
+        planning._choose.cache_clear()  # as if other problems had taken its place
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "vendor"
+    with striate.tuning("frozen"):  # a new call starts from what is known by now
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "late"
+
+
+def test_frozen_does_not_see_what_this_process_measures_later(timed: Races) -> None:
+    with striate.tuning("frozen"):
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "vendor"
+        with striate.tuning("measure"):
+            assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "quick"
+        assert striate.plan(*SHAPES_OF_A_CALL).algorithm == "vendor"
+        assert striate.plan((2, 2, 5), (3, 2, 3)).algorithm == "vendor"
+
+
+def test_what_another_process_learned_is_seen_by_a_new_plan_and_then_by_every_one(timed: Races) -> None:
+    known = striate.plan(*SHAPES_OF_A_CALL)
+    learn_elsewhere(known)
+    assert choose(known.problem).algorithm == "vendor"  # a call of a known problem does not look at the file
+    choose(replace(known.problem, batch=7))
+    assert choose(known.problem).algorithm == "late"
+
+
+def test_settings_of_pytorch_that_change_its_kernels_have_records_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = striate.plan(*SHAPES_OF_A_CALL).problem
+    known = planning.key(problem, 1)
+    for flags, name, value in (
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends.cudnn, "benchmark", True),
+        (torch.backends.cudnn, "deterministic", True),
+        (torch.backends.cudnn, "enabled", False),
+        (torch.backends.mkldnn, "enabled", False),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setattr(flags, name, value)
+            assert planning.key(problem, 1) != known, name
+        assert planning.key(problem, 1) == known
 
 
 def test_a_spent_budget_leaves_estimates_that_say_so(timed: Races) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from striate import files, wisdom
 from striate.errors import DataError
@@ -44,6 +46,21 @@ def test_the_newest_record_counts_and_a_grown_file_is_read_on(path: Path) -> Non
     before = CHANGES.count
     first.refresh()
     assert CHANGES.count == before
+
+
+def test_threads_read_while_one_of_them_waits_for_another_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wisdom, "PATIENCE", 60.0)
+    found = Wisdom(path)
+    path.parent.mkdir()
+    with FileLock(path.with_name(path.name + ".lock")):
+        writer = threading.Thread(target=found.keep, args=("a", {"vendor": 1.0}))
+        writer.start()
+        while found.find("a") is None:
+            writer.join(0.001)
+        found.refresh()
+        assert writer.is_alive()
+    writer.join()
+    assert reread(path).find("a") == {"vendor": 1.0}
 
 
 def write_many(path: Path, writer: int) -> None:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -75,6 +76,24 @@ def halves() -> str:
     return ", ".join(name for name, has in found.items() if has) or "none"
 
 
+def settings() -> str:
+    """PyTorch's own: they change which of its kernels serve, how fast those are, and their bits."""
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    found = {
+        "conv tf32": cudnn.conv.fp32_precision == "tf32",
+        "matmul tf32": torch.backends.cuda.matmul.fp32_precision == "tf32",
+        f"mkldnn {mkldnn.conv.fp32_precision}": mkldnn.conv.fp32_precision != "none",
+        "no cudnn": not cudnn.enabled,
+        "no mkldnn": not torch._C._get_mkldnn_enabled(),
+        "benchmark": cudnn.benchmark,
+        "deterministic cudnn": cudnn.deterministic,
+        "deterministic mkldnn": torch._C._get_mkldnn_deterministic(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    return ", ".join(name for name, holds in found.items() if holds)
+
+
 @lru_cache(maxsize=1)
 def versions() -> str:
     """Those of Striate and PyTorch, whose kernels a measurement is of."""
@@ -83,10 +102,7 @@ def versions() -> str:
 
 def ceilings() -> Ceilings:
     """Of this machine, if they were measured with as many threads; else the shipped ones, which cost no time."""
-    kept = wisdom.opened()
-    if current().rigor != "frozen" or not kept.opened:
-        kept.refresh()
-    found = kept.find(_key())
+    found = wisdom.recall(_key(), current())
     return SHIPPED if found is None else _ceilings(found)
 
 

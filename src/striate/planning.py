@@ -147,7 +147,8 @@ def choose(problem: Problem, algorithm: str | None = None) -> Plan:
 def state(policy: Policy | None = None) -> tuple[Policy, int, int, bool]:
     """What plans depend on besides the problem: policy, what was learned, threads, and whether races may be run now."""
     policy = policy or current()
-    return policy, wisdom.CHANGES.count, torch.get_num_threads(), policy.rigor == "measure" and _may_race()
+    learned = 0 if policy.rigor == "frozen" else wisdom.CHANGES.count
+    return policy, learned, torch.get_num_threads(), policy.rigor == "measure" and _may_race()
 
 
 def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:
@@ -291,10 +292,7 @@ def _known(
 ) -> tuple[Seconds, str | None]:
     """What was measured of those who may serve, now if the rigor says so; else nothing, and why."""
     policy = problem.policy
-    kept = wisdom.opened(policy.wisdom)
-    if policy.rigor != "frozen" or not kept.opened:
-        kept.refresh()
-    record = kept.find(key(problem, threads)) if plain and len(kept) else None
+    record = wisdom.recall(key(problem, threads), policy, policy.wisdom) if plain else None
     races_now = races_now and plain
     if record is None and not races_now:
         return (), None
@@ -366,7 +364,7 @@ def key(problem: Problem, threads: int) -> str:
     ]  # fmt: skip
     there = problem.device == "cuda" and torch.cuda.is_available()
     place = torch.cuda.get_device_name() if there else problem.device
-    where = [place, threads, machine.name(), machine.instructions(), machine.versions()]
+    where = [place, threads, machine.name(), machine.instructions(), machine.versions(), machine.settings()]
     return json.dumps([what, problem.policy.admits, where], separators=(",", ":"))
 
 
@@ -390,7 +388,7 @@ def plan(
     direction: str = "forward",
     algorithm: str | None = None,
 ) -> Plan:
-    """The plan of a convolution, before there is any tensor.
+    """The plan of a convolution, before there is any tensor, with all that was measured by now, by any process.
 
     Args:
         x_shape: ``(N, C, *spatial)`` of the input.
@@ -447,6 +445,8 @@ def plan(
         raise GeometryError(f"weight_shape={tuple(weight_shape)} takes {channels} channels, x has {x_shape[1]}.")
     window.output_size(size)
     asked = pose(window, x_shape[0], channels, outputs, size, dtype, torch.device(device).type, layout)
+    if asked.policy.rigor != "frozen":
+        wisdom.opened(asked.policy.wisdom).refresh()
     return getattr(choose_all(asked, algorithm), turn(asked.direction, direction))
 
 

@@ -18,10 +18,14 @@ RIGORS = ("estimate", "measure", "frozen")
 
 
 class Account:
-    """The time that races have taken so far; each :func:`tuning` has its own."""
+    """What plans under one call of :func:`tuning` have used and seen.
+
+    That is the seconds that races have taken so far and, for "frozen", the records of each file as they first stood.
+    """
 
     def __init__(self) -> None:
         self.spent = 0.0
+        self.records: dict[str | None, dict[str, dict[str, float]]] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +39,7 @@ class Policy:
         workspace: Bytes that an algorithm may use besides its operands and its result.
         budget: Seconds that all races together may take.
         wisdom: The file of records; None is the one in the cache folder.
-        account: What the races have taken of the budget.
+        account: What the races have taken of the budget, and which records a frozen policy has seen.
     """
 
     rigor: str = "estimate"
@@ -88,8 +92,11 @@ def tuning(
 
     ==========  ====================================================================================================
     estimate    Nothing is timed: what was measured before decides, and else a model of this machine. The default.
+                What other processes measure meanwhile is seen when a problem is planned that was not planned before,
+                and by :func:`striate.plan`; every plan is then looked up anew.
     measure     Candidates race on random tensors of the problem's shapes, PyTorch's own among them; the result is kept.
-    frozen      As estimate, but of what is kept only that which was there at the start: plans never change. Production.
+    frozen      As estimate, but of what is kept only that which was there when the first plan under this call was made,
+                whoever measures later: plans never change. Production.
     ==========  ====================================================================================================
 
     Blocks may be nested and shared by threads. What is not given stays as it was.

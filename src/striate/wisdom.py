@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable
 from functools import lru_cache
 from math import isfinite
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from . import files
 from .errors import DataError
+from .policy import Policy
 
 FORMAT = 1
 LIMIT = 10_000  # records of a file
@@ -54,8 +56,7 @@ class Wisdom:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._records: dict[str, Record] = {}
-        self.opened = False
+        self._records: OrderedDict[str, Record] = OrderedDict()
         self._seen: tuple[int, int] = (0, 0)  # the file's number, and how far it was read
         self._lines = 0
         self._kept_only_here = False
@@ -68,7 +69,6 @@ class Wisdom:
     def refresh(self) -> None:
         """Read what the file holds by now and was not read before."""
         with self._lock:
-            self.opened = True
             try:
                 stat = self.path.stat()
             except OSError:  # there is none, or none that may be looked at
@@ -83,11 +83,17 @@ class Wisdom:
         """The newest record of a key, among those read so far."""
         return self._records.get(key)
 
+    def snapshot(self) -> dict[str, Record]:
+        """All records of now."""
+        self.refresh()
+        with self._lock:
+            return dict(self._records)
+
     def keep(self, key: str, seconds: Record) -> None:
         """Add a record, here and in the file."""
         with self._lock:
             self._remember(key, seconds)
-            self._append([_line(key, seconds)])
+        self._append([_line(key, seconds)])
 
     def merge(self, paths: Iterable[str | Path]) -> int:
         """Add the records of other files whose keys are not known here; how many those were.
@@ -108,18 +114,17 @@ class Wisdom:
                 new = {key: seconds for key, seconds in found if key not in self._records}
                 for key, seconds in new.items():
                     self._remember(key, seconds)
-                self._append([_line(key, seconds) for key, seconds in new.items()])
+            self._append([_line(key, seconds) for key, seconds in new.items()])
             added += len(new)
         return added
 
     def _remember(self, key: str, seconds: Record) -> None:
-        if self._records.pop(key, None) == seconds:  # the newest stands last
-            self._records[key] = seconds
-            return
-        self._records[key] = seconds
+        before, self._records[key] = self._records.get(key), seconds
+        self._records.move_to_end(key)  # the newest stands last
         while len(self._records) > LIMIT:
-            del self._records[next(iter(self._records))]
-        CHANGES.count += 1
+            self._records.popitem(last=False)
+        if before != seconds:
+            CHANGES.count += 1
 
     def _read(self, number: int, start: int) -> None:
         try:
@@ -140,12 +145,15 @@ class Wisdom:
             self._warn(f"line {wrong} is no record of wisdom, nor may others be; those are left out")
 
     def _append(self, lines: list[bytes]) -> None:
-        """Every record stands between line ends, so that one that is torn spoils no other."""
+        """Every record stands between line ends, so that one that is torn spoils no other.
+
+        Other processes are waited for before the lock of this one's threads is taken: they may read meanwhile.
+        """
         if self._foreign() or not lines:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=PATIENCE):
+            with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=PATIENCE), self._lock:
                 self.refresh()
                 if self._foreign():
                     return
@@ -236,6 +244,18 @@ def _opened(path: Path) -> Wisdom:
 def opened(path: str | None = None) -> Wisdom:
     """The wisdom of a file, one for the whole process; None is that of the cache folder."""
     return _opened(Path(path) if path else files.cache_folder() / "wisdom.jsonl")
+
+
+def recall(key: str, policy: Policy, path: str | None = None) -> Record | None:
+    """The record of a key that plans under a policy go by: the newest; frozen, that of when it was first asked."""
+    kept = opened(path)
+    if policy.rigor != "frozen":
+        kept.refresh()
+        return kept.find(key)
+    records = policy.account.records
+    if path not in records:
+        records.setdefault(path, kept.snapshot())
+    return records[path].get(key)
 
 
 def merge(paths: Iterable[str | Path], into: str | Path | None = None) -> int:
