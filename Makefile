@@ -30,7 +30,7 @@ test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What takes too long for every change: all laws of the Triton kernels in the interpreter, and the sanitizers.
 prove: sanitize

@@ -16,6 +16,14 @@ os.environ["STRIATE_CACHE"] = tempfile.mkdtemp(prefix="striate-tests-")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = ("test_the_laws_hold_in_the_interpreter", "test_a_killed_run_can_be_resumed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no core waits for one of them at the end."""
+    items.sort(key=lambda item: item.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def poison_uninitialised_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that forgets a border must fail, not pass by luck."""

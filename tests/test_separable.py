@@ -122,7 +122,7 @@ def rank_one(requires_grad: bool = False) -> Tensor:
 
 def test_gradients_through_a_call() -> None:
     """The gradient of the weights is planned without it, and right where the weights have rank 1."""
-    x, weight = torch.randn(2, 2, 9, 8, dtype=torch.float64, requires_grad=True), rank_one(True)
+    x, weight = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True), rank_one(True)
     got, wanted = (striate.conv(x, weight, groups=2, padding=2, algorithm=name) for name in ("separable", "reference"))
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
     y = torch.randn_like(got)
@@ -130,7 +130,7 @@ def test_gradients_through_a_call() -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     fixed = weight.detach()
     assert torch.autograd.gradcheck(lambda x: striate.conv(x, fixed, **OPTIONS), (x,))
-    assert torch.autograd.gradgradcheck(lambda x: striate.conv(x, fixed, **OPTIONS), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: striate.conv(x, fixed, **OPTIONS), (x,), fast_mode=True)
 
 
 def test_vmap_and_jvp() -> None:

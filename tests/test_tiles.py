@@ -143,7 +143,7 @@ def citizen(name: str) -> None:
         torch.randn_like(x[:1, :2, :3, :2], requires_grad=True),
         torch.randn_like(weight[:2, :1], requires_grad=True),
     )
-    assert torch.autograd.gradgradcheck(run, (few, one))
+    assert torch.autograd.gradgradcheck(run, (few, one), fast_mode=True)
     assert run(x.to("meta"), weight.to("meta")).shape == run(x, weight).shape
     assert run(x[:0], weight).shape == (0, *run(x, weight).shape[1:])
 
