@@ -15,11 +15,13 @@ import torch
 
 from striate import benchmark, cli
 from striate.benchmark import contest, jax_ways, machine, page, peers, results, truth
-from striate.benchmark.machine import Ceilings, Level
 from striate.benchmark.suite import SUITE, Case
+from striate.computing import ALGORITHMS, Base, Problem, find
+from striate.computing.im2col import Im2col
 from striate.errors import OptionError, WrongResultError
+from striate.machine import Ceilings, Level
 
-BOUNDS = Ceilings(1e11, (Level("L1", 32768, 1e11), Level("DRAM", 2**62, 1e10)))
+BOUNDS = Ceilings({"float32": 1e11}, (Level("L1", 32768, 1e11), Level("DRAM", 2**62, 1e10)))
 BRIEF = contest.Effort(rounds=1, seconds=0.0)
 
 
@@ -176,6 +178,7 @@ def test_the_gate_passes_and_tells_errors_and_algorithms() -> None:
     assert said == ["0/2 checking dense", "1/2 checking first"]
     entry = found["dense"]["weight_gradient"]
     assert (entry["algorithm"], entry["exact"]) == ("vendor", True)
+    assert entry["planned"] == dict.fromkeys(peers.STRIATE, "vendor")
     assert max(entry["striate"].values()) < 1e-5
 
 
@@ -200,6 +203,34 @@ def test_a_red_gate_shows_no_speed(
     assert lines[0].startswith("  depthwise, weight gradient, striate NCHW: off by ")
     assert lines[1].startswith("  depthwise, weight gradient, striate channels-last: off by ")
     assert lines[0].endswith("(planned: vendor)")
+
+
+def test_a_red_gate_names_the_plan_of_the_layout_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Base):
+        """Serves where channels come last, and there it is planned and wrong."""
+
+        def refuses(self, problem: Problem) -> str | None:
+            return None if problem.layout == "channels_last" else "channels come first."
+
+        def estimate(self, problem: Problem) -> int:
+            return 1
+
+        def run(self, first: torch.Tensor, second: torch.Tensor | None, problem: Problem) -> torch.Tensor:
+            return 2 * find("convolution", "im2col").run(first, second, problem)
+
+    class Refusing(Base):
+        def refuses(self, problem: Problem) -> str | None:
+            return "channels come last." if problem.layout == "channels_last" else None
+
+        def run(self, first: torch.Tensor, second: torch.Tensor | None, problem: Problem) -> torch.Tensor:
+            return find("convolution", "im2col").run(first, second, problem)
+
+    monkeypatch.setitem(ALGORITHMS, "convolution", {"vendor": Refusing(), "im2col": Im2col(), "late": Late()})
+    with pytest.raises(WrongResultError) as caught:
+        truth.gate([CASES["dense"]], torch.float32)
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 3
+    assert all("striate channels-last" in line and line.endswith("(planned: late)") for line in lines)
 
 
 def test_a_value_that_is_no_number_is_infinitely_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +258,7 @@ def test_contenders_take_turns_and_the_hopeless_are_left_out() -> None:
 
     actions = {"a": contender("a", 0.01), "b": contender("b", 0.03), "c": contender("c", 0.9), "d": contender("d", 9.0)}
     effort = contest.Effort(rounds=3, seconds=0.0, clock=lambda: clock[0])
-    times = contest.race(actions, dict(a="ours", b="theirs", c="theirs", d="theirs"), effort)
+    times = contest.seconds_by_round(actions, dict(a="ours", b="theirs", c="theirs", d="theirs"), effort)
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3, "c": 1, "d": 1}
     assert {name: round(min(seconds), 6) for name, seconds in times.items()} == dict(a=0.01, b=0.03, c=0.9, d=9.0)
     assert "".join(order) == "aaabbbccc" + "d" + "abbaab"
@@ -240,7 +271,7 @@ def test_a_short_call_is_repeated_within_a_sample() -> None:
         clock[0] += 0.0005
         calls[0] += 1
 
-    times = contest.race({"a": act}, {"a": "ours"}, contest.Effort(1, 0.0, lambda: clock[0]))
+    times = contest.seconds_by_round({"a": act}, {"a": "ours"}, contest.Effort(1, 0.0, lambda: clock[0]))
     assert isclose(times["a"][0], 0.0005)
     assert calls[0] == 3 + 4  # warming up, then a sample of two milliseconds
 
@@ -254,7 +285,7 @@ def test_limits_name_what_binds() -> None:
     case = CASES["dense"]
     real = 4 * 5 * 3 * (3 * 7 - 2) * (3 * 6 - 2)
     size = 4 * (3 * 4 * 42 + 3 * 5 * 42 + 5 * 4 * 9)
-    slow, fast = Ceilings(1e3, BOUNDS.levels), BOUNDS
+    slow, fast = Ceilings({"float32": 1e3}, BOUNDS.levels), BOUNDS
     assert (case.multiply_adds, 4 * case.numbers) == (real, size)
     arithmetic = contest.limits(case, "forward", slow, torch.float32, 1.0)
     assert arithmetic == {"seconds": 2 * real / 1e3, "binds": "arithmetic", "reached": 2 * real / 1e3}
@@ -262,7 +293,7 @@ def test_limits_name_what_binds() -> None:
     assert isclose(step["seconds"], 3 * arithmetic["seconds"])
     assert contest.limits(CASES["first"], "step", slow, torch.float32, 1.0)["binds"] == "arithmetic"
     assert contest.limits(CASES["max"], "forward", fast, torch.float32, 1.0)["binds"] == "L1"
-    assert fast.limit(0, 10**6) == (1e-4, "DRAM")
+    assert fast.limit(torch.float32, 0, 10**6) == (1e-4, "DRAM")
 
 
 def test_the_peak_of_memory_counts_what_is_held_together() -> None:
@@ -283,7 +314,7 @@ def test_the_peak_of_memory_counts_what_is_held_together() -> None:
 def test_the_machine_is_measured_and_described() -> None:
     bounds = machine.ceilings(1, torch.float32)
     assert [level.name for level in bounds.levels] == ["L1", "L2", "L3", "DRAM"]
-    assert bounds.flops > 1e8
+    assert bounds.operations["float32"] > 1e8
     assert all(level.bandwidth > 1e6 for level in bounds.levels)
     told = machine.describe(1)
     assert (told["threads"], told["torch"]) == (1, torch.__version__)

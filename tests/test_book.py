@@ -28,7 +28,7 @@ BOOK = [
     *("errors", "files", "padding", "geometry", "taps", "gradients", "receptive_field", "cost"),  # I    the window
     *("architecture", "notation", "zoo", "analysis"),  # II   the network on paper
     *("graphs", "borders", "unfolding", "matrices", "policy"),  # III  computing
-    *("computing", "wisdom", "machine", "estimates", "races", "planning", "trilinear", "convolution"),
+    *("computing", "wisdom", "machine", "estimates", "progress", "races", "planning", "trilinear", "convolution"),
     *("reductions", "pooling", "adaptive", "normalization"),
     *(
         "layers",
@@ -40,7 +40,6 @@ BOOK = [
         "nn",
         "networks",
         "batches",
-        "progress",
         "measuring",
         "planned_layers",
         "fusion",

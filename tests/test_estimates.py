@@ -17,7 +17,7 @@ from striate.computing import ALGORITHMS, Problem
 from striate.estimates import Race, Table, kind, least, place
 from striate.geometry import Geometry
 
-LIMITS = machine.Ceilings({"float32": 2e9}, bandwidth=1e9, measured=True)
+LIMITS = machine.Ceilings({"float32": 2e9}, machine.memory(1e9))
 
 
 def depthwise(channels: int = 64, kernel: int = 7, batch: int = 8, size: int = 28, **more: Any) -> Problem:
@@ -40,7 +40,7 @@ def test_a_race_predicts_itself() -> None:
 def test_twice_the_work_takes_twice_the_time_and_twice_the_machine_half() -> None:
     known = table((depthwise(), {"vendor": 0.5}))
     assert known.seconds(depthwise(batch=16), "vendor", LIMITS) == pytest.approx(1.0, rel=1e-2)
-    faster = machine.Ceilings({"float32": 4e9}, bandwidth=2e9, measured=True)
+    faster = machine.Ceilings({"float32": 4e9}, machine.memory(2e9))
     assert known.seconds(depthwise(), "vendor", faster) == pytest.approx(0.25, rel=1e-2)
 
 
@@ -94,7 +94,7 @@ def test_places_are_doublings() -> None:
 def test_the_least_time_counts_operands_once() -> None:
     problem = Problem("sum", Geometry.window(1, 2, stride=2), 3, 5, 5, (8,), torch.float32)
     assert estimates.operand_bytes(problem) == 4 * 3 * 5 * (8 + 4)
-    assert least(problem, problem.work, machine.Ceilings({"float32": 1e30}, 1.0, measured=True)) == 720
+    assert least(problem, problem.work, machine.Ceilings({"float32": 1e30}, machine.memory(1.0))) == 720
 
 
 def test_sixteen_bit_races_of_another_arithmetic_are_left_out(tmp_path: Path) -> None:

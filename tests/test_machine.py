@@ -29,7 +29,7 @@ def test_a_calibration_is_kept(cache: Path) -> None:
     assert found.measured
     assert found.operations["float32"] == 2 * 768**3 / 0.5
     assert found.operations["float16"] == 2 * 192**3 / 0.5
-    assert found.bandwidth == 2 * machine.COPIED / 0.5
+    assert found.levels == machine.memory(2 * machine.COPIED / 0.5)
     assert machine.ceilings() == found
     assert machine.calibrated() == found
     wisdom._opened.cache_clear()
@@ -48,9 +48,9 @@ def test_another_number_of_threads_is_another_machine(cache: Path) -> None:
 
 
 def test_the_least_time_is_that_of_arithmetic_or_of_bytes() -> None:
-    limits = machine.Ceilings({"float32": 100.0}, bandwidth=10.0, measured=True)
-    assert limits.seconds(torch.float32, multiply_adds=100, moved=5) == 2.0
-    assert limits.seconds(torch.complex64, multiply_adds=100, moved=50) == 5.0
+    limits = machine.Ceilings({"float32": 100.0}, machine.memory(10.0))
+    assert limits.limit(torch.float32, 100, 5) == (2.0, "arithmetic")
+    assert limits.limit(torch.complex64, 100, 50) == (5.0, "DRAM")
 
 
 def test_it_has_names() -> None:

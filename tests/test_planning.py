@@ -380,7 +380,7 @@ def timed(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Races:
     monkeypatch.setenv("STRIATE_CACHE", str(tmp_path))
     monkeypatch.setattr(machine, "calibrated", machine.ceilings)
     found = Races({"vendor": 1.0, "quick": 0.25, "late": 0.5})
-    monkeypatch.setattr(races, "race", found)
+    monkeypatch.setattr(races, "seconds", found)
     monkeypatch.setattr(planning, "perf_counter", found.clock)
     monkeypatch.setitem(ALGORITHMS["convolution"], "quick", Inexact())
     monkeypatch.setitem(ALGORITHMS["convolution"], "late", Late())

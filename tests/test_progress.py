@@ -21,4 +21,8 @@ def test_what_is_slow_shows_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
             shown.tell(share)
             assert 0 <= shown.bar.tasks[0].completed <= 1
         assert shown.bar.tasks[0].description == "slow"
+    with Progress("slow", total=3) as shown:
+        for done in (1, 2, 3, 3):
+            shown.advance()
+            assert shown.bar.tasks[0].completed == done
     assert capsys.readouterr() == ("", "")  # no terminal here

@@ -11,7 +11,7 @@ from torch import Tensor
 from striate import races
 from striate.computing import ALGORITHMS, DIRECTIONS, Base, Problem
 from striate.geometry import Geometry
-from striate.races import race
+from striate.races import seconds
 
 WINDOW = Geometry.window(2, 3, padding=1)
 PROBLEM = Problem("convolution", WINDOW, 2, 4, 6, (5, 7), torch.float32)
@@ -43,8 +43,8 @@ class Paced(Base):
 def paced(monkeypatch: pytest.MonkeyPatch) -> Any:
     clock, order = Clock(), []  # type: ignore[var-annotated]
 
-    def add(**seconds: float) -> tuple[Clock, list[str]]:
-        for name, n in seconds.items():
+    def add(**paces: float) -> tuple[Clock, list[str]]:
+        for name, n in paces.items():
             monkeypatch.setitem(ALGORITHMS["convolution"], name, Paced(name, n, clock, order))
         return clock, order
 
@@ -53,7 +53,7 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_candidates_run_in_turn_and_the_hopeless_once(paced: Any) -> None:
     clock, order = paced(a=0.5, b=0.75, slow=2.0)
-    assert race(PROBLEM, ["a", "b", "slow"], 100.0, clock, rounds=2) == {"a": 0.5, "b": 0.75, "slow": 2.0}
+    assert seconds(PROBLEM, ["a", "b", "slow"], 100.0, clock, rounds=2) == {"a": 0.5, "b": 0.75, "slow": 2.0}
     assert order == ["a", "a", "b", "b", "slow", "a", "b", "a", "b"]
 
 
@@ -65,29 +65,29 @@ class Failing(Base):
 def test_who_fails_is_out_of_the_race_but_not_the_vendor(paced: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, _ = paced(a=0.5, b=0.75)
     monkeypatch.setitem(ALGORITHMS["convolution"], "failing", Failing())
-    assert race(PROBLEM, ["failing", "a", "b"], 100.0, clock, rounds=1) == {"a": 0.5, "b": 0.75}
+    assert seconds(PROBLEM, ["failing", "a", "b"], 100.0, clock, rounds=1) == {"a": 0.5, "b": 0.75}
     with pytest.raises(RuntimeError, match=r"^no memory left$"):
-        race(PROBLEM, ["failing"], 100.0, clock)
+        seconds(PROBLEM, ["failing"], 100.0, clock)
     monkeypatch.setitem(ALGORITHMS["convolution"], "vendor", Failing())
     with pytest.raises(RuntimeError, match=r"^no memory left$"):
-        race(PROBLEM, ["a", "vendor"], 100.0, clock)
+        seconds(PROBLEM, ["a", "vendor"], 100.0, clock)
 
 
 def test_a_race_ends_at_its_limit_but_all_run_once(paced: Any) -> None:
     clock, order = paced(a=4.0, b=3.0)
-    assert race(PROBLEM, ["a", "b"], 5.0, clock) == {"a": 4.0, "b": 3.0}
+    assert seconds(PROBLEM, ["a", "b"], 5.0, clock) == {"a": 4.0, "b": 3.0}
     assert order == ["a", "a", "b"]
 
 
 def test_short_runs_are_repeated_until_a_clock_can_tell(paced: Any) -> None:
     clock, order = paced(a=0.25e-3, b=0.25e-3)
-    race(PROBLEM, ["a", "b"], 100.0, clock, rounds=1)
+    seconds(PROBLEM, ["a", "b"], 100.0, clock, rounds=1)
     assert order == ["a", "a", "b", "b", *["a"] * 4, *["b"] * 4]
 
 
 def test_one_alone_does_not_race(paced: Any) -> None:
     clock, order = paced(a=1.0)
-    assert race(PROBLEM, ["a"], 100.0, clock) == {"a": 1.0}
+    assert seconds(PROBLEM, ["a"], 100.0, clock) == {"a": 1.0}
     assert order == ["a", "a"]
 
 
@@ -109,7 +109,7 @@ def test_real_algorithms_race_in_every_operation() -> None:
         for direction in DIRECTIONS:
             problem = Problem(operation, Geometry.window(2, 2), 1, 2, 2, (4, 4), torch.float32, direction=direction)
             able = [n for n, a in names.items() if a.refuses(problem) is None and not a.by_name and n != "reference"]
-            found = race(problem, able, 0.0) if able else {}
+            found = seconds(problem, able, 0.0) if able else {}
             assert list(found) == able
             assert all(n > 0 for n in found.values())
 
@@ -118,5 +118,5 @@ def test_a_race_leaves_the_user_s_random_numbers_alone() -> None:
     torch.manual_seed(1)
     wanted = torch.rand(3)
     torch.manual_seed(1)
-    race(PROBLEM, ["vendor"], 0.0)
+    seconds(PROBLEM, ["vendor"], 0.0)
     assert torch.rand(3).equal(wanted)

@@ -23,7 +23,7 @@ from striate import estimates, files, machine
 from striate.computing import ALGORITHMS, DIRECTIONS, LAYOUTS, Problem
 from striate.geometry import Geometry
 from striate.planning import automatic, barred
-from striate.races import race
+from striate.races import seconds
 
 # batch, input channels, output channels, size per axis, axes, kernel, stride, dilation, groups
 DENSE = [
@@ -123,10 +123,10 @@ def main() -> None:
             print(f"{len(asked) - number + 1} of {len(asked)} problems did not fit into the time")
             break
         names = contenders(each)
-        seconds = race(each, names, min(2.0, 2 * left / (len(asked) - number + 1)))
-        rows.append(estimates.row(each, seconds, limits))
-        best = min(seconds, key=lambda name: seconds[name])
-        print(f"{number}/{len(asked)} {estimates.kind(each)} {best} {seconds.get('vendor', 0) / seconds[best]:.2f}x")
+        found = seconds(each, names, min(2.0, 2 * left / (len(asked) - number + 1)))
+        rows.append(estimates.row(each, found, limits))
+        best = min(found, key=lambda name: found[name])
+        print(f"{number}/{len(asked)} {estimates.kind(each)} {best} {found.get('vendor', 0) / found[best]:.2f}x")
     halves = {"halves": machine.halves(), "name": machine.name(), "versions": machine.versions()}
     lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=lambda row: (row["kind"], row["place"])))
     text = f'{{"machine": {json.dumps(halves)},\n"races": [\n{lines}\n]}}\n'

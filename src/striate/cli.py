@@ -106,7 +106,7 @@ def plan(
         _show({"merged": (added := wisdom.merge(merge))}, f"{added} new measurements", as_json)
     if calibrate:
         found = machine.calibrate()
-        rates = {**found.operations, "bandwidth": found.bandwidth}
+        rates = {**found.operations, "bandwidth": found.levels[-1].bandwidth}
         words = [f"{name:9} {n / 1e9:7.1f} G{'B' if name == 'bandwidth' else 'FLOP'}/s" for name, n in rates.items()]
         _show(rates, "\n".join(words), as_json)
     if x is None or weight is None:

@@ -92,7 +92,7 @@ def place(problem: Problem) -> Place:
 
 def least(problem: Problem, work: int, limits: machine.Ceilings) -> float:
     """The least seconds for so much work: arithmetic or the operands' bytes, whichever binds."""
-    return limits.seconds(problem.dtype, work, operand_bytes(problem))
+    return limits.limit(problem.dtype, work, operand_bytes(problem))[0]
 
 
 def operand_bytes(problem: Problem) -> int:

@@ -20,31 +20,68 @@ from .policy import current
 ROWS = {torch.float32: 768, torch.float64: 768, torch.bfloat16: 192, torch.float16: 192}  # of the matrices
 COPIED = 2**25  # bytes: more than caches hold
 SHARE = 0.12  # seconds for each of the figures
+MEMORY, EVERYTHING = "DRAM", 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level of the memory: how much it holds, and how fast a copy inside it is (bytes read and written a second)."""
+
+    name: str
+    size: int
+    bandwidth: float
+
+
+def memory(bandwidth: float) -> tuple[Level]:
+    """The level that holds everything, alone."""
+    return (Level(MEMORY, EVERYTHING, bandwidth),)
 
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """Limits of a machine with a number of threads.
+    """What binds every kernel on a machine with a number of threads.
 
     Args:
         operations: Floating-point operations a second of matrix products, by the name of the type.
-        bandwidth: Bytes a second that a copy reads and writes.
+        levels: From the nearest level of the memory to the farthest, which holds everything.
         measured: Whether they are this machine's own.
     """
 
     operations: dict[str, float]
-    bandwidth: float
-    measured: bool
+    levels: tuple[Level, ...]
+    measured: bool = True
 
-    def seconds(self, dtype: torch.dtype, multiply_adds: float, moved: float) -> float:
-        """The least time for so many multiply-adds and bytes."""
-        name = str(dtype).removeprefix("torch.")
-        return max(2 * multiply_adds / self.operations.get(name, self.operations["float32"]), moved / self.bandwidth)
+    def limit(self, dtype: torch.dtype, multiply_adds: float, size: float) -> tuple[float, str]:
+        """Seconds that no kernel can go below, and what binds: "arithmetic", or the level that holds the data.
+
+            max(2 * multiply_adds / operations, size / bandwidth)
+
+        Fewer multiply-adds than the definition's (Winograd, FFT, running sums) can go below it.
+
+        Args:
+            dtype: Of the numbers; a type that was not measured counts as float32.
+            multiply_adds: Of the definition, those with real inputs.
+            size: Bytes of all operands and the result, each of which moves once.
+
+        >>> levels = (Level("L1", 100, 1e9), Level("DRAM", 10**12, 1e8))
+        >>> Ceilings({"float32": 1e9}, levels).limit(torch.float32, 10, 1000)
+        (1e-05, 'DRAM')
+        """
+        name = kind(dtype)
+        level = next((level for level in self.levels if size <= level.size), self.levels[-1])
+        arithmetic = 2 * multiply_adds / self.operations[name if name in self.operations else "float32"]
+        traffic = size / level.bandwidth
+        return (arithmetic, "arithmetic") if arithmetic >= traffic else (traffic, level.name)
+
+
+def kind(dtype: torch.dtype) -> str:
+    """The name of a type."""
+    return str(dtype).removeprefix("torch.")
 
 
 # A core of a server of 2023. Estimates compare algorithms with each other, so that ratios matter and seconds less.
 SHIPPED = Ceilings(
-    {"float32": 1.4e11, "float64": 7e10, "bfloat16": 1.4e11, "float16": 7e10}, bandwidth=1.4e10, measured=False
+    {"float32": 1.4e11, "float64": 7e10, "bfloat16": 1.4e11, "float16": 7e10}, memory(1.4e10), measured=False
 )
 
 
@@ -108,9 +145,7 @@ def ceilings() -> Ceilings:
 
 def calibrate(clock: Callable[[], float] = perf_counter) -> Ceilings:
     """Measure them, in about a second, and keep them with what is known of this machine."""
-    found = {
-        str(dtype).removeprefix("torch."): _rate(_product(dtype, n), 2.0 * n**3, clock) for dtype, n in ROWS.items()
-    }
+    found = {kind(dtype): _rate(_product(dtype, n), 2.0 * n**3, clock) for dtype, n in ROWS.items()}
     source = torch.zeros(COPIED // 4, device="cpu")
     target = torch.empty_like(source)
     found["bandwidth"] = _rate(lambda: target.copy_(source), 2.0 * COPIED, clock)
@@ -130,7 +165,7 @@ def _key() -> str:
 
 def _ceilings(found: dict[str, float]) -> Ceilings:
     operations = {name: rate for name, rate in found.items() if name != "bandwidth"}
-    return Ceilings({"float32": SHIPPED.operations["float32"]} | operations, found["bandwidth"], measured=True)
+    return Ceilings({"float32": SHIPPED.operations["float32"]} | operations, memory(found["bandwidth"]))
 
 
 def _product(dtype: torch.dtype, rows: int) -> Callable[[], object]:

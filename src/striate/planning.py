@@ -348,7 +348,7 @@ def _raced(problem: Problem, able: Sequence[str], threads: int) -> wisdom.Record
     names.sort(key=lambda name: name != "vendor")
     limit = min(policy.budget / SHARE, policy.budget - policy.account.spent)
     start = perf_counter()
-    record = races.race(problem, names, limit)
+    record = races.seconds(problem, names, limit)
     policy.account.spent += perf_counter() - start
     wisdom.opened(policy.wisdom).keep(key(problem, threads), record)
     return record

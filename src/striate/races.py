@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .computing import Problem, as_given, find, lay
+from .progress import Progress
 
 HOPELESS = 3.0  # times the best, after one run
 ROUNDS = 7
 STINT = 1e-3  # seconds that one candidate runs in one round, or once
-VISIBLE = 2.0  # seconds after which a bar shows how far the races are
 
 Clock = Callable[[], float]
 
 
-def race(
+def seconds(
     problem: Problem, names: Sequence[str], limit: float, clock: Clock = perf_counter, rounds: int = ROUNDS
 ) -> dict[str, float]:
     """Seconds that each algorithm takes: the least of interleaved rounds.
@@ -39,7 +38,7 @@ def race(
         The seconds of all who ran, in the order of the names.
     """
     start = clock()
-    bar = Bar(len(names) * (1 + rounds), f"timing {problem.operation}, {problem.direction}", clock)
+    bar = Progress(f"timing {problem.operation}, {problem.direction}", len(names) * (1 + rounds), clock)
     with bar, torch.no_grad(), as_given(problem.device), torch.random.fork_rng(devices=[]):
         operands = tensors(problem)
         runs = {name: _run(name, problem, *operands) for name in names}
@@ -55,7 +54,7 @@ def race(
             if best[name] <= HOPELESS * min(best.values()) and clock() - start < limit:
                 best[name] = min(best[name], _timed(run, problem.device, 1, clock))
         fastest = min(best.values())
-        racing = [name for name, seconds in best.items() if seconds <= HOPELESS * fastest]
+        racing = [name for name, least in best.items() if least <= HOPELESS * fastest]
         repeats = max(1, int(STINT / max(fastest, 1e-7)))
         for _ in range(rounds if len(racing) > 1 else 0):
             if clock() - start >= limit:
@@ -130,33 +129,3 @@ def _random(shape: Sequence[int], problem: Problem | None, dtype: torch.dtype | 
     place = "cpu" if problem is None else problem.device
     values = torch.rand(tuple(shape), device=place).to(wanted or torch.float32)
     return values if problem is None or values.dim() < 3 else lay(values, problem.layout)
-
-
-class Bar:
-    """How far a race is, shown on a terminal once it takes over two seconds."""
-
-    def __init__(self, total: int, what: str, clock: Clock) -> None:
-        self.total, self.what, self.clock = total, what, clock
-        self.done, self.start = 0, clock()
-        self.shown: Any = None
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.shown is not None:
-            self.shown.stop()
-
-    def advance(self) -> None:
-        """One more run is done."""
-        self.done += 1
-        if self.shown is None and self.clock() - self.start > VISIBLE:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            console = Console(stderr=True)
-            self.shown = Progress(console=console, transient=True, disable=not console.is_terminal)
-            self.task = self.shown.add_task(self.what, total=self.total)
-            self.shown.start()
-        if self.shown is not None:
-            self.shown.update(self.task, completed=self.done)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..errors import OptionError
 from .contest import Effort, limits, measure
-from .machine import Ceilings, ceilings, describe, quiet
+from .machine import best, ceilings, describe, quiet, told
 from .page import write
 from .results import summary, text
 from .suite import MEASUREMENTS, SUITE, Case, register, selected
@@ -83,15 +82,8 @@ def _one(
         for number, case in enumerate(cases):
             progress(len(cases) + number, 2 * len(cases), f"measuring {case.name}")
             rows.append(measure(case, errors[case.name], dtype, measurements, effort, compiled=compiled, jax=jax))
-        bounds = _best(bounds, ceilings(threads, dtype, effort.clock))
+        bounds = best(bounds, ceilings(threads, dtype, effort.clock))
     for case, row in zip(cases, rows, strict=True):
         for name, found in row["measurements"].items():
             found["limit"] = limits(case, name, bounds, dtype, found["best_seconds"]["striate"])
-    return {"machine": describe(threads), "ceilings": bounds.to_dict(), "cases": rows, "summary": summary(rows)}
-
-
-def _best(first: Ceilings, second: Ceilings) -> Ceilings:
-    levels = zip(first.levels, second.levels, strict=True)
-    return Ceilings(
-        max(first.flops, second.flops), tuple(replace(a, bandwidth=max(a.bandwidth, b.bandwidth)) for a, b in levels)
-    )
+    return {"machine": describe(threads), "ceilings": told(bounds, dtype), "cases": rows, "summary": summary(rows)}

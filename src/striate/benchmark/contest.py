@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile
 
+from ..machine import Ceilings
 from .jax_ways import jax_ways
-from .machine import Ceilings
 from .peers import STRIATE, Action, Contender, Operands, Way, striate, torch_ways
 from .suite import DIRECTIONS, Case
 from .truth import operands
@@ -43,7 +43,7 @@ class Effort:
     clock: Callable[[], float] = time.perf_counter
 
 
-def race(actions: Mapping[str, Action], sides: Mapping[str, str], effort: Effort) -> dict[str, list[float]]:
+def seconds_by_round(actions: Mapping[str, Action], sides: Mapping[str, str], effort: Effort) -> dict[str, list[float]]:
     """Seconds a call of each contender, one for each round; of a hopeless one, a single number.
 
     The order turns around after every round, because who comes next finds other data in the caches.
@@ -135,7 +135,7 @@ def measure(
     for measurement in (m for m in case.measurements if m in wanted):
         side_of = {c.name: side for side, names in sides.items() for c in names}
         actions = {c.name: c.action(measurement) for names in sides.values() for c in names}
-        found[measurement] = _judged(race(actions, side_of, effort), side_of)
+        found[measurement] = _judged(seconds_by_round(actions, side_of, effort), side_of)
         if measurement in errors:
             found[measurement]["error"] = {side: errors[measurement][side] for side in ("striate", "torch")}
     return {
@@ -181,7 +181,7 @@ def limits(case: Case, measurement: str, bounds: Ceilings, dtype: torch.dtype, s
     if measurement == "step":
         passes = [d for d in DIRECTIONS if d in case.measurements and not (case.first and d == "input_gradient")]
     size = case.numbers * torch.empty((), dtype=dtype).element_size()
-    least, binds = bounds.limit(case.multiply_adds, size)
+    least, binds = bounds.limit(dtype, case.multiply_adds, size)
     return {"seconds": least * len(passes), "binds": binds, "reached": least * len(passes) / seconds}
 
 

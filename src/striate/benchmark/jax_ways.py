@@ -10,28 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .peers import Action, Operands
+from .peers import Action, Entry, Operands
 from .suite import Case
 
 SPACE = "DHW"
 
 
 @dataclass(frozen=True)
-class JaxWay:
+class JaxWay(Entry):
     """A contender that JAX computes, compiled.
 
     Args:
-        name: What it is called in tables.
         jax: The module.
-        case: What it computes.
-        given: The operands in PyTorch's default layout.
         last: Whether channels come last.
     """
 
-    name: str
     jax: Any
-    case: Case
-    given: Operands
     last: bool
 
     @cached_property
@@ -119,4 +113,4 @@ def jax_ways(case: Case, given: Operands) -> list[JaxWay]:
         import jax.dlpack
     except ImportError:
         return []
-    return [JaxWay("jax NCHW", jax, case, given, last=False), JaxWay("jax channels-last", jax, case, given, last=True)]
+    return [JaxWay("jax NCHW", case, given, jax, last=False), JaxWay("jax channels-last", case, given, jax, last=True)]

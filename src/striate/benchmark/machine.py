@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,57 +17,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..machine import EVERYTHING, MEMORY, Ceilings, Level, kind, name
+
 Clock = Callable[[], float]
 CACHES = {"L1": 32 * 1024, "L2": 1024 * 1024, "L3": 32 * 1024 * 1024}
 """Bytes, where the system does not say."""
-MEMORY = "DRAM"
 _SIDE = 1024  # of the square matrices whose product is the peak
 _LINE = 64  # bytes
 _COPIED = 128 * 1024 * 1024  # bytes in one call
 
 
-@dataclass(frozen=True)
-class Level:
-    """A level of the memory: how much it holds, and how fast a copy inside it is (bytes read and written a second)."""
-
-    name: str
-    size: int
-    bandwidth: float
+def told(bounds: Ceilings, dtype: torch.dtype) -> dict[str, Any]:
+    """Ceilings as plain values, for JSON."""
+    return {"flops": bounds.operations[kind(dtype)], "levels": [asdict(level) for level in bounds.levels]}
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """What binds every kernel on this machine.
-
-    Args:
-        flops: Operations a second of a large matrix product.
-        levels: From the nearest level of the memory to the farthest, which holds everything.
-    """
-
-    flops: float
-    levels: tuple[Level, ...]
-
-    def limit(self, multiply_adds: int, size: int) -> tuple[float, str]:
-        """Seconds that no kernel can go below, and what binds: "arithmetic", or the level that holds the data.
-
-            max(2 * multiply_adds / flops, size / bandwidth)
-
-        Fewer multiply-adds than the definition's (Winograd, FFT, running sums) can go below it.
-
-        Args:
-            multiply_adds: Of the definition, those with real inputs.
-            size: Bytes of all operands and the result, each of which moves once.
-
-        >>> Ceilings(1e9, (Level("L1", 100, 1e9), Level("DRAM", 10**12, 1e8))).limit(10, 1000)
-        (1e-05, 'DRAM')
-        """
-        level = next((level for level in self.levels if size <= level.size), self.levels[-1])
-        arithmetic, traffic = 2 * multiply_adds / self.flops, size / level.bandwidth
-        return (arithmetic, "arithmetic") if arithmetic >= traffic else (traffic, level.name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
-        return {"flops": self.flops, "levels": [asdict(level) for level in self.levels]}
+def best(first: Ceilings, second: Ceilings) -> Ceilings:
+    """The higher of each two, measured at different times."""
+    levels = zip(first.levels, second.levels, strict=True)
+    return Ceilings(
+        {name: max(rate, second.operations[name]) for name, rate in first.operations.items()},
+        tuple(replace(a, bandwidth=max(a.bandwidth, b.bandwidth)) for a, b in levels),
+    )
 
 
 def ceilings(threads: int, dtype: torch.dtype, clock: Clock = time.perf_counter) -> Ceilings:
@@ -78,13 +49,13 @@ def ceilings(threads: int, dtype: torch.dtype, clock: Clock = time.perf_counter)
     private = ("L1", "L2")
     levels = [
         Level(
-            name,
-            2**62 if name == MEMORY else sizes[name] * (threads if name in private else 1),
-            copy_bandwidth(size if name in private else size // threads, threads, clock),
+            level,
+            EVERYTHING if level == MEMORY else sizes[level] * (threads if level in private else 1),
+            copy_bandwidth(size if level in private else size // threads, threads, clock),
         )
-        for name, size in working.items()
+        for level, size in working.items()
     ]
-    return Ceilings(product_speed(dtype, clock), tuple(levels))
+    return Ceilings({kind(dtype): product_speed(dtype, clock)}, tuple(levels))
 
 
 def product_speed(dtype: torch.dtype, clock: Clock = time.perf_counter) -> float:
@@ -136,7 +107,7 @@ def cache_sizes() -> dict[str, int]:
 def describe(threads: int) -> dict[str, Any]:
     """Processor, cores, threads, versions: what a number means nothing without."""
     return {
-        "processor": processor(),
+        "processor": name(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": threads,
@@ -146,14 +117,6 @@ def describe(threads: int) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "striate": version("striate"),
     }
-
-
-def processor() -> str:
-    """The name of the processor."""
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 @contextmanager

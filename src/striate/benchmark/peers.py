@@ -85,23 +85,32 @@ def as_2d(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A contender that is a differentiable function of the input and the weights (of the input alone for a pooling).
+class Entry:
+    """What every contender is told.
 
     Args:
         name: What it is called in tables.
-        layer: The function.
         case: What it computes.
         given: The operands in PyTorch's default layout.
+    """
+
+    name: str
+    case: Case
+    given: Operands
+
+
+@dataclass(frozen=True)
+class Way(Entry):
+    """A contender that is a differentiable function of the input and the weights (of the input alone for a pooling).
+
+    Args:
+        layer: The function.
         lay: How it likes its maps.
         lay_weight: How it likes its weights; None is as its maps.
         unlay_weight: Back to the order of dimensions of the case's weights.
     """
 
-    name: str
     layer: Layer
-    case: Case
-    given: Operands
     lay: Relay = same
     lay_weight: Relay | None = None
     unlay_weight: Relay = same
@@ -164,8 +173,8 @@ def striate(case: Case, given: Operands) -> list[Way]:
 
     in_order = same if case.layer in ("conv_local", "conv_tiled") else None
     return [
-        Way(STRIATE[0], layer, case, given),
-        Way(STRIATE[1], layer, case, given, channels_last, in_order),
+        Way(STRIATE[0], case, given, layer),
+        Way(STRIATE[1], case, given, layer, channels_last, in_order),
     ]
 
 
@@ -179,20 +188,20 @@ def vendor_ways(case: Case, given: Operands) -> list[Way]:
     """PyTorch's kernel in the default layout and channels-last (1-D as 2-D of height 1), and poolings in passes."""
     axes = len(case.size)
     layer = vendor_layer(case, axes)
-    found = [Way(DEFAULT, layer, case, given)]
+    found = [Way(DEFAULT, case, given, layer)]
     if axes == 1:
-        found.append(Way("torch channels-last", vendor_layer(case, 2), case, given, as_2d))
+        found.append(Way("torch channels-last", case, given, vendor_layer(case, 2), as_2d))
     else:
-        found.append(Way("torch channels-last", layer, case, given, channels_last))
+        found.append(Way("torch channels-last", case, given, layer, channels_last))
         if case.layer in ("max_pool", "avg_pool"):
             passes = one_axis_after_another(case)
-            found.append(Way("torch passes", passes, case, given))
-            found.append(Way("torch passes, channels-last", passes, case, given, channels_last))
+            found.append(Way("torch passes", case, given, passes))
+            found.append(Way("torch passes, channels-last", case, given, passes, channels_last))
     if case.layer == "lp_pool":
-        found.append(Way("torch root of mean square", root_of_mean_square(case), case, given))
+        found.append(Way("torch root of mean square", case, given, root_of_mean_square(case)))
     if case.layer == "avg_pool" and case.geometry.output_size(case.size) == (1,) * axes:
         positions = tuple(range(2, 2 + axes))
-        found.append(Way("torch mean", lambda x: x.mean(positions, keepdim=True), case, given))
+        found.append(Way("torch mean", case, given, lambda x: x.mean(positions, keepdim=True)))
     return found
 
 
@@ -312,24 +321,24 @@ def local_ways(case: Case, given: Operands) -> list[Way]:
     if batch * outputs * taps * positions * given.x.element_size() <= ROOM:
         ways.append(("torch broadcast", broadcast, for_broadcast, from_broadcast))
     return [
-        Way(name, layer, case, given, same, lay, back) for name, layer, lay, back in (ways if axes < 3 else ways[1:2])
+        Way(name, case, given, layer, same, lay, back) for name, layer, lay, back in (ways if axes < 3 else ways[1:2])
     ]
 
 
 def tiled_ways(case: Case, given: Operands) -> list[Way]:
     """Formulations of a tiled layer; the periods divide the outputs."""
     ways: dict[str, Layer] = {"torch strided convolutions": interleaved(case)}
-    found = [Way(name, layer, case, given) for name, layer in ways.items()]
+    found = [Way(name, case, given, layer) for name, layer in ways.items()]
     if len(case.size) in LAST:
         found.append(
-            Way("torch strided convolutions, channels-last", interleaved(case), case, given, channels_last, same)
+            Way("torch strided convolutions, channels-last", case, given, interleaved(case), channels_last, same)
         )
-    found.append(Way("torch windows+bmm", residues_together(case), case, given))
+    found.append(Way("torch windows+bmm", case, given, residues_together(case)))
     if len(case.size) == 2:
-        found.append(Way("torch pixel shuffle", shuffled(case), case, given))
+        found.append(Way("torch pixel shuffle", case, given, shuffled(case)))
     repeated = prod(case.output_shape[1:]) * prod(case.weight_shape[-len(case.size) - 1 :])
     if repeated * given.x.element_size() <= ROOM:
-        found.append(Way("torch repeated weights", repeated_weights(case), case, given))
+        found.append(Way("torch repeated weights", case, given, repeated_weights(case)))
     return found
 
 
