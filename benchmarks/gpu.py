@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from striate.computing import DIRECTIONS, Problem, find
 from striate.geometry import Geometry
+from striate.policy import Policy
 from striate.trilinear import ROLES
 from tests.cases import CONVOLUTIONS
 
@@ -179,6 +180,7 @@ def allow_tf32(allowed: bool) -> None:
 def measure(problem: Problem, *, tf32: bool, dry: bool) -> dict[str, float]:
     """Milliseconds of every contender; who fails is left out, with the reason on the error stream."""
     allow_tf32(tf32)
+    problem = replace(problem, policy=Policy(tolerance=1e-3 if tf32 else 1e-4))
     tensors = roles(problem, torch.randn)
     times = {}
     for last in (False, True) if len(problem.size) in LAST else (False,):

@@ -18,9 +18,10 @@ from triton.runtime.interpreter import InterpretedFunction
 
 import striate
 from striate.computing import DIRECTIONS, Problem, find, triton_windows
-from striate.computing.native import _numbers
+from striate.computing.native import as_numbers
 from striate.geometry import Geometry
 from striate.planning import choose_all
+from striate.policy import Policy
 from striate.trilinear import ROLES, convolve
 
 from .cases import CONVOLUTIONS, TRANSPOSED, Case
@@ -140,11 +141,8 @@ def test_results_are_the_same_where_determinism_is_asked_for() -> None:
     operator = find("convolution", "triton")
     first, second = (torch.randn(t.shape) for t in operands(problem))
     tuned = operator.run(first, second, problem)
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert operator.run(first, second, problem).equal(tuned)
-    finally:
-        torch.use_deterministic_algorithms(False)
+    fixed = replace(problem, policy=Policy(deterministic=True))
+    assert operator.run(first, second, fixed).equal(tuned)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -182,5 +180,7 @@ def test_derivatives_of_the_operator_itself(direction: str) -> None:
 def test_the_operator_keeps_its_promises_to_pytorch() -> None:
     problem = pose(Case((5,), (3,), (2, 2), (("groups", 2),)), "forward", torch.float32, batch=1)
     first, second = (t.requires_grad_() for t in operands(problem))
-    numbers = _numbers(problem)
-    torch.library.opcheck(torch.ops.striate.triton_convolution.default, (first, second, "forward", numbers))
+    numbers = as_numbers(problem)
+    torch.library.opcheck(
+        torch.ops.striate.triton_convolution.default, (first, second, "forward", numbers, False, True)
+    )

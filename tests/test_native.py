@@ -67,7 +67,7 @@ def problems() -> list[Any]:
 
 def arguments(name: str, problem: Problem) -> tuple[Any, ...]:
     algorithm = find("convolution", name)
-    return algorithm.lanes, problem.direction, native._numbers(problem)  # type: ignore[attr-defined]
+    return algorithm.lanes, problem.direction, native.as_numbers(problem)  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from striate.computing import Problem, find, layout_of, native
-from striate.computing.native import _numbers
+from striate.computing.native import as_numbers
 from striate.computing.native_pools import (
     _decomposed,
     _decomposed_maximum,
@@ -220,7 +220,7 @@ SIZE = (7, 6)
 
 
 def samples() -> list[tuple[Any, ...]]:
-    numbers = _numbers(posed("sum", WINDOW, SIZE))
+    numbers = as_numbers(posed("sum", WINDOW, SIZE))
     x = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     _, switches = largest_and_places(x, posed("maximum", WINDOW, SIZE))
     y = torch.randn(switches.shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -252,8 +252,8 @@ def test_values_and_places_come_together() -> None:
         assert values.equal(find("maximum", "reference").run(x, None, asked))
         assert switches_of(places, asked).equal(find("switches", "reference").run(x, None, asked))
         assert values.stride() == places.stride()
-        torch.library.opcheck(OPERATORS.native_maximum.default, (x.clone().requires_grad_(), _numbers(asked)))
-        for got, wanted in zip(_decomposed_maximum(x, _numbers(asked)), (values, places), strict=True):
+        torch.library.opcheck(OPERATORS.native_maximum.default, (x.clone().requires_grad_(), as_numbers(asked)))
+        for got, wanted in zip(_decomposed_maximum(x, as_numbers(asked)), (values, places), strict=True):
             assert got.equal(wanted)
 
 
@@ -273,8 +273,8 @@ def test_derivatives_to_the_second_order() -> None:
         lambda x: largest_and_places(x, asked)[0],
         lambda x: mean(x, asked),
         lambda x: norm(x, asked),
-        lambda x: OPERATORS.native_pool(x, None, "maximum", "forward", 1, _numbers(asked)),
-        lambda x: OPERATORS.native_pool(x, None, "sum", "forward", 3, _numbers(asked)),
+        lambda x: OPERATORS.native_pool(x, None, "maximum", "forward", 1, as_numbers(asked)),
+        lambda x: OPERATORS.native_pool(x, None, "sum", "forward", 3, as_numbers(asked)),
     ]
     for function in functions:
         assert torch.autograd.gradcheck(function, x)
@@ -302,7 +302,7 @@ def test_operators_of_marks_and_norms_keep_pytorch_s_rules(channels: int) -> Non
     x = x.contiguous(memory_format=torch.channels_last)
     asked = replace(posed("maximum", WINDOW, SIZE), layout="channels_last")
     values, marks = largest_and_places(x, asked)
-    numbers, y = _numbers(asked), torch.randn_like(values)
+    numbers, y = as_numbers(asked), torch.randn_like(values)
     torch.library.opcheck(OPERATORS.native_maximum.default, (x.clone().requires_grad_(), numbers))
     for got, wanted in zip(_decomposed_maximum(x, numbers), (values, marks), strict=True):
         assert got.equal(wanted)

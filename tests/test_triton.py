@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from striate.computing import Problem, find, triton_windows
-from striate.computing.native import _numbers
+from striate.computing.native import as_numbers
 from striate.geometry import Geometry
+from striate.policy import Policy
 
 ROOT = Path(__file__).parent.parent
 PLAIN = Problem("convolution", Geometry.window(1, 3), 1, 2, 2, (5,), torch.float32, "cuda")
@@ -61,6 +62,16 @@ def test_it_serves_graphics_processors_that_are_new_enough_where_triton_is(monke
     assert operator.refuses(replace(PLAIN, device="cpu")) is None
 
 
+def test_products_round_to_tf32_where_pytorch_and_the_policy_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = find("convolution", "triton")
+    precise, rough = (replace(PLAIN, policy=Policy(tolerance=limit)) for limit in (1e-4, 1e-3))
+    assert [triton_windows.rounds(problem) for problem in (precise, rough)] == [False, True]
+    assert not triton_windows.rounds(replace(rough, dtype=torch.float64))
+    assert (operator.error(precise), operator.error(rough)) == (0.0, triton_windows.TF32)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert not triton_windows.rounds(rough)
+
+
 POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
 
@@ -92,7 +103,7 @@ def test_the_kernels_compile_for_a_gpu(
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     built = []
 
-    def launch(kernel: Any, programs: Any, tensors: tuple[Tensor, ...], told: dict[str, Any]) -> None:
+    def launch(_: bool, kernel: Any, programs: Any, tensors: tuple[Tensor, ...], told: dict[str, Any]) -> None:
         assert programs(kernel.configs[0].kwargs) > 0
         built.append(build(kernel, tensors, told, kernel.configs[0]))
 
@@ -100,7 +111,7 @@ def test_the_kernels_compile_for_a_gpu(
     window = Geometry.window(2, 3, stride=2, padding=1, groups=groups)
     problem = Problem("convolution", window, 4, 32, 32, (14, 14), dtype)
     x, weight = torch.zeros(4, 32, 14, 14, dtype=dtype), torch.zeros(32, 32 // groups, 3, 3, dtype=dtype)
-    y, numbers = torch.zeros(4, 32, 7, 7, dtype=dtype), _numbers(problem)
+    y, numbers = torch.zeros(4, 32, 7, 7, dtype=dtype), as_numbers(problem)
     for direction, pair in {"forward": (x, weight), "input_gradient": (y, weight), "weight_gradient": (x, y)}.items():
-        triton_windows._compute(*pair, direction, numbers)
+        triton_windows._compute(*pair, direction, numbers, dtype == torch.float32, False)
     assert all(len(each.asm["cubin"]) > 0 for each in built)

@@ -199,34 +199,31 @@ def _again(forward: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Tenso
     return compute
 
 
-class FoldedNormalisation(Changed):
-    """A batch normalisation that its convolution may have done already."""
+class Partner(Changed):
+    """Who may take the values that a :class:`Pending` tensor has in advance; each says what it does with them."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         """As the layer's own."""
-        if type(x) is not Pending:
-            return super().forward(x)  # type: ignore[misc]
-        early = x.give_to(self)
-        if early is None:
-            return super().forward(x.read())  # type: ignore[misc]
+        early = x.give_to(self) if type(x) is Pending else None
+        return super().forward(_read(x)) if early is None else self._take(x, early)  # type: ignore[misc]
+
+
+class FoldedNormalisation(Partner):
+    """A batch normalisation that its convolution may have done already."""
+
+    def _take(self: Any, x: Pending, early: Tensor) -> Tensor:
         activation = self._striate_activation
         if activation is None:
             return early
         pending = Pending(early, activation, lambda: early)
-        pending.again = lambda: super(FoldedNormalisation, self).forward(x.read())  # type: ignore[misc]
+        pending.again = lambda: self.forward(x.read())
         return pending
 
 
-class FoldedActivation(Changed):
+class FoldedActivation(Partner):
     """An activation that may write over what it reads, where nobody else has read that."""
 
-    def forward(self: Any, x: Tensor) -> Tensor:
-        """As the layer's own."""
-        if type(x) is not Pending:
-            return super().forward(x)  # type: ignore[misc]
-        early = x.give_to(self)
-        if early is None:
-            return super().forward(x.read())  # type: ignore[misc]
+    def _take(self: Any, x: Pending, early: Tensor) -> Tensor:
         y = ACTIVATIONS[self._striate_kind](self, early)
         if getattr(self, "inplace", False):
             x.value = y

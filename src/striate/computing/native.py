@@ -98,8 +98,8 @@ def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
 
     Passing PyTorch's dispatcher takes longer than a small convolution.
     """
-    direction, numbers = problem.direction, _numbers(problem)
-    shape, told = _window(direction, tuple(numbers))
+    direction, numbers = problem.direction, as_numbers(problem)
+    shape, told = shape_and_window(direction, tuple(numbers))
     operator: Any = torch.ops.striate.native_convolution.default
 
     def call(first: Tensor, second: Any) -> Tensor:
@@ -112,7 +112,7 @@ def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
 
 
 @lru_cache(maxsize=4096)
-def _numbers(problem: Problem) -> list[int]:
+def as_numbers(problem: Problem) -> list[int]:
     """The problem without its batch, type and direction, as the operator takes it."""
     geometry = problem.geometry
     numbers = [problem.in_channels, problem.out_channels, geometry.groups]
@@ -121,26 +121,27 @@ def _numbers(problem: Problem) -> list[int]:
     return numbers
 
 
-def _read(numbers: Sequence[int]) -> tuple[Geometry, tuple[int, ...]]:
-    """The geometry and the sizes of :func:`_numbers`."""
+def from_numbers(numbers: Sequence[int]) -> tuple[Geometry, tuple[int, ...]]:
+    """The geometry and the sizes of :func:`as_numbers`."""
     rows = [numbers[i : i + 1 + len(FIELDS)] for i in range(3, len(numbers), 1 + len(FIELDS))]
     axes = tuple(Axis(**dict(zip(FIELDS, row[1:], strict=True))) for row in rows)
     return Geometry(axes, numbers[2]), tuple(row[0] for row in rows)
 
 
 @lru_cache(maxsize=4096)
-def _posed(batch: int, dtype: torch.dtype, direction: str, numbers: tuple[int, ...]) -> Problem:
-    geometry, size = _read(numbers)
+def posed(batch: int, dtype: torch.dtype, direction: str, numbers: tuple[int, ...]) -> Problem:
+    """The problem of :func:`as_numbers`."""
+    geometry, size = from_numbers(numbers)
     return Problem("convolution", geometry, batch, numbers[0], numbers[1], size, dtype, direction=direction)
 
 
 @lru_cache(maxsize=4096)
-def _window(direction: str, numbers: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
+def shape_and_window(direction: str, numbers: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
     """Shape of the result without its batch, and what the kernels take after the batch.
 
     They know three axes; windows of fewer have leading axes of one position and one tap.
     """
-    geometry, size = _read(numbers)
+    geometry, size = from_numbers(numbers)
     channels, outputs, groups = numbers[:3]
     out = geometry.output_size(size)
     shape: tuple[int, ...] = {
@@ -154,7 +155,7 @@ def _window(direction: str, numbers: tuple[int, ...]) -> tuple[tuple[int, ...], 
     return shape, told
 
 
-def _empty(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tensor:
+def empty_result(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tensor:
     """Room for the result: maps are laid in memory like the first operand, weights in their own order."""
     if direction == "weight_gradient":
         return first.new_empty(shape)
@@ -163,7 +164,7 @@ def _empty(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tensor:
     return first.new_empty((first.shape[0], *shape))
 
 
-def _strides(tensor: Tensor) -> list[int]:
+def five_strides(tensor: Tensor) -> list[int]:
     """Strides of batch, channel and three positions."""
     strides = tensor.stride()
     return [*strides[:2], *[0] * (2 + AXES - len(strides)), *strides[2:]]
@@ -172,7 +173,7 @@ def _strides(tensor: Tensor) -> list[int]:
 def _solve(
     first: Tensor, second: Tensor, lanes: str, direction: str, shape: tuple[int, ...], told: list[int]
 ) -> Tensor:
-    result = _empty(first, direction, shape)
+    result = empty_result(first, direction, shape)
     batch = first.shape[0]
     if batch == 0:
         return result.zero_()
@@ -185,21 +186,21 @@ def _solve(
     weight = weight.contiguous()
     compiled.convolve(
         lanes, TYPES[first.dtype], direction, [batch, *told],
-        maps.data_ptr(), _strides(maps), outputs.data_ptr(), _strides(outputs), weight.data_ptr(),
+        maps.data_ptr(), five_strides(maps), outputs.data_ptr(), five_strides(outputs), weight.data_ptr(),
     )  # fmt: skip
     return result
 
 
 def _compute(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
-    return _solve(first, second, lanes, direction, *_window(direction, tuple(numbers)))
+    return _solve(first, second, lanes, direction, *shape_and_window(direction, tuple(numbers)))
 
 
 def _fake(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
-    return _empty(first, direction, _window(direction, tuple(numbers))[0])
+    return empty_result(first, direction, shape_and_window(direction, tuple(numbers))[0])
 
 
 def _decomposed(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
-    return Im2col().run(first, second, _posed(int(first.shape[0]), first.dtype, direction, tuple(numbers)))
+    return Im2col().run(first, second, posed(int(first.shape[0]), first.dtype, direction, tuple(numbers)))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -207,26 +208,40 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(first, second)
 
 
-def _derive(ctx: Any, gradient: Tensor) -> Any:
-    """Each operand is solved for with the gradient in the place of the result: see :mod:`striate.trilinear`."""
-    operator: Any = torch.ops.striate.native_convolution
+def derivatives(ctx: Any, gradient: Tensor, solve: Callable[[Tensor, Tensor, str], Tensor]) -> list[Tensor | None]:
+    """Each operand is solved for with the gradient in the place of the result: see :mod:`striate.trilinear`.
+
+    Args:
+        ctx: What the operator kept: its two operands and its direction.
+        gradient: Of its result.
+        solve: The operator, given operands and direction.
+    """
     first, second = ctx.saved_tensors
-    to_first, to_second = DERIVATIVES[ctx.direction]
     operands = {
         "forward": ((gradient, second), (first, gradient)),
         "input_gradient": ((gradient, second), (gradient, first)),
         "weight_gradient": ((second, gradient), (first, gradient)),
     }[ctx.direction]
-    solved = [
-        operator(*pair, ctx.lanes, direction, ctx.numbers) if needed else None
-        for needed, pair, direction in zip(ctx.needs_input_grad, operands, (to_first, to_second), strict=False)
+    return [
+        solve(*pair, direction) if needed else None
+        for needed, pair, direction in zip(ctx.needs_input_grad, operands, DERIVATIVES[ctx.direction], strict=False)
     ]
+
+
+def operations(batch: int, numbers: list[int]) -> int:
+    """Two for each multiply-add, whose number is the same in all directions."""
+    return 2 * posed(batch, torch.float32, "forward", tuple(numbers)).work
+
+
+def _derive(ctx: Any, gradient: Tensor) -> Any:
+    operator: Any = torch.ops.striate.native_convolution
+    lanes, numbers = ctx.lanes, ctx.numbers
+    solved = derivatives(ctx, gradient, lambda one, other, direction: operator(one, other, lanes, direction, numbers))
     return *solved, None, None, None
 
 
 def _operations(first: Any, second: Any, lanes: str, direction: str, numbers: list[int], **_: Any) -> int:
-    """Two operations for each multiply-add, whose number is the same in all directions."""
-    return 2 * _posed(first[0], torch.float32, "forward", tuple(numbers)).work
+    return operations(first[0], numbers)
 
 
 LIBRARY = torch.library.Library("striate", "DEF")

@@ -18,7 +18,7 @@ from ..geometry import Geometry
 from ..taps import counts
 from . import passes, pools
 from .interface import LAYOUTS, Problem, register
-from .native import LAST, LIBRARY, TYPES, Native, _numbers, _plain, _read, _window, compiled
+from .native import LAST, LIBRARY, TYPES, Native, _plain, as_numbers, compiled, from_numbers, shape_and_window
 from .reference import accumulator
 
 COMPILED = Native("windows")
@@ -48,7 +48,7 @@ class NativePool(pools._Pooling):
         return passes.work(problem.geometry, problem.size, passes.slide_work, backward=backward)
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
-        return _pool(first, second, problem.operation, problem.direction, problem.divisor, _numbers(problem))
+        return _pool(first, second, problem.operation, problem.direction, problem.divisor, as_numbers(problem))
 
 
 def largest_and_places(x: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ def largest_and_places(x: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
     Where :func:`marked` says so, a place is told by its mark, a byte: the number of the tap that holds it.
     """
     operator: Any = _maximum if _unseen(x) else torch.ops.striate.native_maximum
-    values, places = operator(x, _numbers(problem))
+    values, places = operator(x, as_numbers(problem))
     return values, places
 
 
@@ -71,29 +71,29 @@ def marked(problem: Problem) -> bool:
 
 def switches_of(marks: Tensor, problem: Problem) -> Tensor:
     """The switches that marks stand for; switches stay what they are."""
-    return marks if marks.dtype != torch.uint8 else _places(marks, _numbers(problem))
+    return marks if marks.dtype != torch.uint8 else _places(marks, as_numbers(problem))
 
 
 def collect(y: Tensor, marks: Tensor, problem: Problem) -> Tensor:
     """``x[i] = sum of y[o]`` over the windows whose mark is the tap that reads i."""
-    return _pool(y, marks, "switches", "input_gradient", 1, _numbers(problem))
+    return _pool(y, marks, "switches", "input_gradient", 1, as_numbers(problem))
 
 
 def mean(x: Tensor, problem: Problem) -> Tensor:
     """The mean of the real values in each window."""
-    return _pool(x, None, "sum", "forward", 0, _numbers(problem))
+    return _pool(x, None, "sum", "forward", 0, as_numbers(problem))
 
 
 def norm(x: Tensor, problem: Problem) -> Tensor:
     """The root of the sum of squares in each window, summed in float64; where it is 0 so is the gradient."""
-    return _pool(x, None, "norm", "forward", 1, _numbers(problem))
+    return _pool(x, None, "norm", "forward", 1, as_numbers(problem))
 
 
 def norm_gradient(gradient: Tensor, norms: Tensor, x: Tensor, problem: Problem) -> Tensor:
     """X times the sum of gradient / norm over the windows that read it, without those whose norm is 0."""
     seen = not all(map(_unseen, (gradient, norms, x)))
     operator: Any = torch.ops.striate.native_norm_gradient if seen else _norm_gradient
-    result: Tensor = operator(gradient, norms, x, _numbers(problem))
+    result: Tensor = operator(gradient, norms, x, as_numbers(problem))
     return result
 
 
@@ -115,13 +115,13 @@ def _unseen(x: Tensor) -> bool:
 
 @lru_cache(maxsize=4096)
 def _posed(operation: str, direction: str, divisor: int, dtype: torch.dtype, numbers: tuple[int, ...]) -> Problem:
-    geometry, size = _read(numbers)
+    geometry, size = from_numbers(numbers)
     return Problem(operation, geometry, 1, 1, 1, size, dtype, divisor=divisor, direction=direction)
 
 
 def _real(numbers: list[int], like: Tensor) -> Tensor:
     """How many real values each window reads."""
-    geometry, size = _read(numbers)
+    geometry, size = from_numbers(numbers)
     windows = like.new_ones((), dtype=accumulator(like.dtype))
     for n, axis in zip(size, geometry.axes, strict=True):
         windows = windows.unsqueeze(-1) * windows.new_tensor(counts(axis, n))
@@ -138,7 +138,7 @@ def _layout(first: Tensor) -> torch.memory_format:
 def _fake(
     first: Tensor, second: Tensor | None, operation: str, direction: str, divisor: int, numbers: list[int]
 ) -> Tensor:
-    shape = (*first.shape[:2], *_window(direction, tuple(numbers))[0][1:])
+    shape = (*first.shape[:2], *shape_and_window(direction, tuple(numbers))[0][1:])
     dtype = torch.int64 if operation == "switches" and direction == "forward" else first.dtype
     return torch.empty(shape, dtype=dtype, device=first.device, memory_format=_layout(first))
 
@@ -164,7 +164,7 @@ def _compute(
 def _collect(y: Tensor, marks: Tensor, numbers: list[int]) -> Tensor:
     last = LAST[y.dim() - 2]
     y, marks = y.contiguous(memory_format=last), marks.contiguous(memory_format=last)
-    shape = (*y.shape[:2], *_window("input_gradient", tuple(numbers))[0][1:])
+    shape = (*y.shape[:2], *shape_and_window("input_gradient", tuple(numbers))[0][1:])
     result = torch.empty(shape, dtype=y.dtype, memory_format=last)
     _fill(result, y, (0, 0, marks.data_ptr(), 0, 0), "switches", "input_gradient", 1, numbers)
     return result
@@ -172,7 +172,7 @@ def _collect(y: Tensor, marks: Tensor, numbers: list[int]) -> Tensor:
 
 def _direct(first: Tensor, numbers: list[int]) -> bool:
     """Whether the kernels of few taps serve."""
-    return _layout(first) != torch.contiguous_format and _few(_read(numbers)[0])
+    return _layout(first) != torch.contiguous_format and _few(from_numbers(numbers)[0])
 
 
 def _few(geometry: Geometry) -> bool:
@@ -198,7 +198,7 @@ def _fill(
     if result.numel() == 0:
         return
     batch, channels = result.shape[:2]
-    told = [batch, channels, channels, *_window(direction, tuple(numbers))[1][2:]]
+    told = [batch, channels, channels, *shape_and_window(direction, tuple(numbers))[1][2:]]
     last = _layout(result) != torch.contiguous_format or _layout(first) != torch.contiguous_format
     kernels = (operation, TYPES[first.dtype], direction)
     compiled.pool(*kernels, told, last, divisor, first.data_ptr(), others, result.data_ptr())
@@ -277,7 +277,7 @@ def _decomposed_maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
 
 def _places(marks: Tensor, numbers: Sequence[int]) -> Tensor:
     """The places in a map of the taps that marks number."""
-    geometry, size = _read(numbers)
+    geometry, size = from_numbers(numbers)
     taps, places, unit = marks.long(), torch.zeros_like(marks, dtype=torch.int64), 1
     for axis, n, starts in reversed(list(zip(geometry.axes, size, _starts(marks, geometry), strict=True))):
         places = places + (starts + taps % axis.kernel * axis.dilation) * unit
@@ -287,7 +287,7 @@ def _places(marks: Tensor, numbers: Sequence[int]) -> Tensor:
 
 def _marks(switches: Tensor, numbers: Sequence[int]) -> Tensor:
     """The other way around."""
-    geometry, size = _read(numbers)
+    geometry, size = from_numbers(numbers)
     places, marks, unit = switches, torch.zeros_like(switches), 1
     for axis, n, starts in reversed(list(zip(geometry.axes, size, _starts(switches, geometry), strict=True))):
         marks = marks + (places % n - starts) // axis.dilation * unit

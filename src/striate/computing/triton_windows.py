@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from math import gcd, prod
 from typing import Any
@@ -21,7 +21,17 @@ from torch.utils.flop_counter import register_flop_formula
 from ..geometry import Axis
 from .im2col import Im2col
 from .interface import Base, Problem, register
-from .native import AXES, DERIVATIVES, _empty, _numbers, _posed, _read, _strides, _window
+from .native import (
+    AXES,
+    as_numbers,
+    derivatives,
+    empty_result,
+    five_strides,
+    from_numbers,
+    operations,
+    posed,
+    shape_and_window,
+)
 from .reference import accumulator
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -30,7 +40,11 @@ WIDE = 2**31  # a tensor that spans as many numbers is indexed with 64 bits
 PROGRAMS, CHUNK = 1024, 512  # sums of weight gradients are split into so many programs, of so many rows at least
 FEW = 32  # result channels of a group that float32 sums without tensor cores
 UNROLLED = 16  # taps of the last axis
+TF32 = 7e-4  # expected error over the output's root mean square: ten bits, of which the cores cut off the rest
 SCALARS = 4  # pairs of channels of a group whose weight gradients are summed without products of matrices
+
+
+Launch = Callable[[Any, Callable[[Any], int], tuple[Tensor, ...], dict[str, Any]], None]
 
 
 class Kernels(Base):
@@ -62,7 +76,22 @@ class Kernels(Base):
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         operator: Any = torch.ops.striate.triton_convolution
-        return operator(first, second, problem.direction, _numbers(problem))
+        return operator(
+            first, second, problem.direction, as_numbers(problem), rounds(problem), problem.policy.deterministic
+        )
+
+    def error(self, problem: Problem) -> float:
+        return TF32 if rounds(problem) else 0.0
+
+
+def rounds(problem: Problem) -> bool:
+    """Whether float32 is multiplied as TF32: where PyTorch allows its convolutions to, and the policy's tolerance too.
+
+    Sums of 16-bit numbers use the same cores and lose nothing; without them float32 is summed as it is.
+    """
+    setting: Any = torch.backends.cudnn
+    allowed = setting.conv.fp32_precision == "tf32" and problem.policy.tolerance >= TF32
+    return problem.dtype == torch.float32 and allowed
 
 
 def interpreted() -> bool:
@@ -92,7 +121,7 @@ def _line(axis: Axis, *, forward: bool, folded: bool) -> tuple[int, ...]:
 @lru_cache(maxsize=4096)
 def _lines(numbers: tuple[int, ...], *, forward: bool, folded: bool) -> dict[str, Any]:
     """All three axes, and the rows before each as whole strides and a rest."""
-    axes = _read(numbers)[0].axes
+    axes = from_numbers(numbers)[0].axes
     padded = (*[Axis(1)] * (AXES - len(axes)), *axes)
     told: dict[str, Any] = {f"AXIS{i}": _line(axis, forward=forward, folded=folded) for i, axis in enumerate(padded)}
     for i, axis in enumerate(padded):
@@ -100,26 +129,32 @@ def _lines(numbers: tuple[int, ...], *, forward: bool, folded: bool) -> dict[str
     return told
 
 
-def _compute(first: Tensor, second: Tensor, direction: str, numbers: list[int]) -> Tensor:
-    shape, _ = _window(direction, tuple(numbers))
-    result = _empty(first, direction, shape)
+def _compute(
+    first: Tensor, second: Tensor, direction: str, numbers: list[int], tf32: bool, deterministic: bool
+) -> Tensor:
+    shape, _ = shape_and_window(direction, tuple(numbers))
+    result = empty_result(first, direction, shape)
     if first.shape[0] == 0 or 0 in result.shape:
         return result.zero_()
+    launch = partial(_launch, deterministic)
     with torch.cuda.device_of(first):
         if direction == "weight_gradient":
-            return _weights(first, second, result, tuple(numbers))
-        _maps(first, second.contiguous(), result, tuple(numbers), forward=direction == "forward")
+            return _weights(launch, first, second, result, tuple(numbers), tf32=tf32)
+        _maps(launch, first, second.contiguous(), result, tuple(numbers), tf32=tf32, forward=direction == "forward")
     return result
 
 
-def _maps(source: Tensor, weight: Tensor, result: Tensor, numbers: tuple[int, ...], *, forward: bool) -> None:
+def _maps(
+    launch: Launch, source: Tensor, weight: Tensor, result: Tensor, numbers: tuple[int, ...], *,
+    tf32: bool, forward: bool,
+) -> None:  # fmt: skip
     """The output, or the input gradient."""
     from . import triton_kernels as kernels
 
-    geometry, groups = _read(numbers)[0], numbers[2]
+    geometry, groups = from_numbers(numbers)[0], numbers[2]
     each, depth = result.shape[1] // groups, source.shape[1] // groups
     shared, last = prod(geometry.period) == 1, _channels_last(source)
-    outer = shared and 1 < each <= FEW and groups > 1 and depth > 1 and not _on_tensor_cores(source)
+    outer = shared and 1 < each <= FEW and groups > 1 and depth > 1 and not (tf32 or source.dtype.itemsize == 2)
     by_channel = outer or (groups > 1 and min(each, depth) == 1)
     told = _lines(numbers, forward=forward, folded=not by_channel) | _tensors(kernels, source, result, weight)
     told |= {"channels": result.shape[1], "each": each, "DEPTH": depth, "FORWARD": forward}
@@ -131,25 +166,27 @@ def _maps(source: Tensor, weight: Tensor, result: Tensor, numbers: tuple[int, ..
         told |= {"PERIODIC": not shared, "OUTER": outer, "ROWS_LAST": not last, "BLOCK_C": block}
         told["UNROLL"] = axes[-1][0] <= UNROLLED
         programs = source.shape[0] * parts * prod(axis[4] for axis in axes)
-        _launch(
+        launch(
             kernels.channelwise, lambda meta: programs * -(-prod(rows) // (meta["TILE"] // block)),
             (source, weight, result), told,
         )  # fmt: skip
         return
-    told |= _products(kernels, source, source.shape[0] * prod(rows), each, told) | {"AXES": len(geometry.axes)}
-    programs = told["m0"] * told["m1"] * told["m2"] * groups * -(-each // told["BLOCK_C"])
     many = source.shape[0] * prod(rows)
-    _launch(
+    told |= _products(kernels, source, many, each, told, tf32=tf32) | {"AXES": len(geometry.axes)}
+    programs = told["m0"] * told["m1"] * told["m2"] * groups * -(-each // told["BLOCK_C"])
+    launch(
         kernels.products, lambda meta: programs * -(-many // min(meta["TILE_M"], told["MOST"])),
         (source, weight, result), told,
     )  # fmt: skip
 
 
-def _weights(image: Tensor, output: Tensor, result: Tensor, numbers: tuple[int, ...]) -> Tensor:
+def _weights(
+    launch: Launch, image: Tensor, output: Tensor, result: Tensor, numbers: tuple[int, ...], *, tf32: bool
+) -> Tensor:
     """The weight gradient: the sums of each chunk of the rows, and then their sum."""
     from . import triton_kernels as kernels
 
-    geometry, groups = _read(numbers)[0], numbers[2]
+    geometry, groups = from_numbers(numbers)[0], numbers[2]
     depth, each, taps = numbers[0] // groups, numbers[1] // groups, prod(geometry.kernel)
     last = _channels_last(image)
     by_channel = prod(geometry.period) == 1 and groups > 1 and depth * each <= SCALARS
@@ -163,14 +200,14 @@ def _weights(image: Tensor, output: Tensor, result: Tensor, numbers: tuple[int, 
         programs = depth * -(-taps // told["BLOCK_T"]) * -(-numbers[1] // told["BLOCK_C"])
     else:
         kernel = kernels.products_weights
-        told |= _products(kernels, image, many, each, told) | {"AXES": len(geometry.axes)}
+        told |= _products(kernels, image, many, each, told, tf32=tf32) | {"AXES": len(geometry.axes)}
         programs = told["m0"] * told["m1"] * told["m2"] * groups * -(-each // told["BLOCK_C"])
     told["CHUNK"] = max(16, min(_power(many), _power(max(CHUNK, many * programs // PROGRAMS))))
     told["bucket"], chunks = _bucket(many, last), -(-many // told["CHUNK"])
     sums = result if chunks == 1 else result.new_empty((chunks, *result.shape), dtype=accumulator(image.dtype))
     if any(axis[8] > told[f"R{i}"] for i, axis in enumerate(axes)):
         sums.zero_()  # no position reads the last weights
-    _launch(
+    launch(
         kernel, lambda meta: programs * chunks * (1 if by_channel else -(-depth * taps // meta["TILE_K"])),
         (image, output, sums), told,
     )  # fmt: skip
@@ -192,11 +229,13 @@ def _tensors(kernels: Any, source: Tensor, result: Tensor, *others: Tensor) -> d
     for name, letter, tensor in (("n", "x", source), ("R", "y", result)):
         sizes = (*[1] * (AXES + 2 - tensor.dim()), *tensor.shape[2:])
         told |= {f"{name}{i}": n for i, n in enumerate(sizes)}
-        told |= {f"{letter}{place}": step for place, step in zip("nc012", _strides(tensor), strict=True)}
+        told |= {f"{letter}{place}": step for place, step in zip("nc012", five_strides(tensor), strict=True)}
     return told
 
 
-def _products(kernels: Any, source: Tensor, many: int, each: int, told: dict[str, Any]) -> dict[str, Any]:
+def _products(
+    kernels: Any, source: Tensor, many: int, each: int, told: dict[str, Any], *, tf32: bool
+) -> dict[str, Any]:
     """Classes that occur, orders of loading, and how a matrix product multiplies."""
     axes, rows = _rows(told)
     last, tl = _channels_last(source), kernels.tl
@@ -208,15 +247,8 @@ def _products(kernels: Any, source: Tensor, many: int, each: int, told: dict[str
         "BLOCK_C": max(16, min(64, _power(each))),
         "MOST": max(16, min(128, _power(many))),
         "OPERAND": told["ACC"] if kernels.INTERPRETED else exact,  # the interpreter multiplies bits of bfloat16
-        "PRECISION": "tf32" if source.dtype == torch.float32 and _on_tensor_cores(source) else "ieee",
+        "PRECISION": "tf32" if tf32 else "ieee",
     }
-
-
-def _on_tensor_cores(source: Tensor) -> bool:
-    """Whether products of these numbers may be done there: float32 loses digits, and so only where that is allowed."""
-    return source.dtype.itemsize == 2 or (
-        source.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    )
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -233,55 +265,52 @@ def _bucket(rows: int, last: bool) -> int:
     return 2 * rows.bit_length() + last
 
 
-def _launch(kernel: Any, programs: Callable[[Any], int], tensors: tuple[Tensor, ...], told: dict[str, Any]) -> None:
+def _launch(
+    deterministic: bool,
+    kernel: Any,
+    programs: Callable[[Any], int],
+    tensors: tuple[Tensor, ...],
+    told: dict[str, Any],
+) -> None:
     """Run with the fastest sizes, or with the first where results must be the same in every process."""
 
     def grid(meta: Any) -> tuple[int]:
         return (programs(meta),)
 
-    if torch.are_deterministic_algorithms_enabled():
+    if deterministic:
         kernel.fn[grid](*tensors, **told, **kernel.configs[0].all_kwargs())
     else:
         kernel[grid](*tensors, **told)
 
 
-def _fake(first: Tensor, second: Tensor, direction: str, numbers: list[int]) -> Tensor:
-    return _empty(first, direction, _window(direction, tuple(numbers))[0])
+def _fake(first: Tensor, second: Tensor, direction: str, numbers: list[int], *_: bool) -> Tensor:
+    return empty_result(first, direction, shape_and_window(direction, tuple(numbers))[0])
 
 
-def _decomposed(first: Tensor, second: Tensor, direction: str, numbers: list[int]) -> Tensor:
-    return Im2col().run(first, second, _posed(int(first.shape[0]), first.dtype, direction, tuple(numbers)))
+def _decomposed(first: Tensor, second: Tensor, direction: str, numbers: list[int], *_: bool) -> Tensor:
+    return Im2col().run(first, second, posed(int(first.shape[0]), first.dtype, direction, tuple(numbers)))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    first, second, ctx.direction, ctx.numbers = inputs
+    first, second, ctx.direction, *ctx.told = inputs
     ctx.save_for_backward(first, second)
 
 
 def _derive(ctx: Any, gradient: Tensor) -> Any:
-    """Each operand is solved for with the gradient in the place of the result: see :mod:`striate.trilinear`."""
     operator: Any = torch.ops.striate.triton_convolution
-    first, second = ctx.saved_tensors
-    operands = {
-        "forward": ((gradient, second), (first, gradient)),
-        "input_gradient": ((gradient, second), (gradient, first)),
-        "weight_gradient": ((second, gradient), (first, gradient)),
-    }[ctx.direction]
-    solved = [
-        operator(*pair, direction, ctx.numbers) if needed else None
-        for needed, pair, direction in zip(ctx.needs_input_grad, operands, DERIVATIVES[ctx.direction], strict=False)
-    ]
-    return *solved, None, None
+    told = ctx.told
+    solved = derivatives(ctx, gradient, lambda one, other, direction: operator(one, other, direction, *told))
+    return *solved, None, None, None, None
 
 
-def _operations(first: Any, second: Any, direction: str, numbers: list[int], **_: Any) -> int:
-    """Two operations for each multiply-add, whose number is the same in all directions."""
-    return 2 * _posed(first[0], torch.float32, "forward", tuple(numbers)).work
+def _operations(first: Any, second: Any, direction: str, numbers: list[int], *_: bool, **__: Any) -> int:
+    return operations(first[0], numbers)
 
 
 LIBRARY = torch.library.Library("striate", "FRAGMENT")
 LIBRARY.define(
-    "triton_convolution(Tensor first, Tensor second, str direction, int[] numbers) -> Tensor",
+    "triton_convolution(Tensor first, Tensor second, str direction, int[] numbers, bool tf32, bool deterministic) "
+    "-> Tensor",
     tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides),
 )
 NAME = "striate::triton_convolution"
