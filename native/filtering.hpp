@@ -78,6 +78,15 @@ struct F23 {
 struct F43 {
     static constexpr int OUT = 4, POINTS = 6;
 
+    // The values at the points 1, -1, 2 and -2, from the even and the odd powers of 1 and of 2.
+    template <typename V>
+    static void pairs(V even, V odd, V even2, V odd2, V *y, int64_t t) {
+        y[t] = even + odd;
+        y[2 * t] = even - odd;
+        y[3 * t] = even2 + odd2;
+        y[4 * t] = even2 - odd2;
+    }
+
     struct Image {
         static constexpr int FROM = 6, TO = 6;
         template <typename V>
@@ -85,10 +94,7 @@ struct F43 {
             V even = x[4 * s] - 4 * x[2 * s], odd = x[3 * s] - 4 * x[s];
             V even2 = x[4 * s] - x[2 * s], odd2 = 2 * (x[3 * s] - x[s]);
             y[0] = 4 * x[0] - 5 * x[2 * s] + x[4 * s];
-            y[t] = even + odd;
-            y[2 * t] = even - odd;
-            y[3 * t] = even2 + odd2;
-            y[4 * t] = even2 - odd2;
+            pairs(even, odd, even2, odd2, y, t);
             y[5 * t] = 4 * x[s] - 5 * x[3 * s] + x[5 * s];
         }
     };
@@ -99,10 +105,7 @@ struct F43 {
             V even = (x[0] + x[2 * s]) * part<V>(-6), odd = x[s] * part<V>(-6);
             V even2 = (x[0] + 4 * x[2 * s]) * part<V>(24), odd2 = x[s] * part<V>(12);
             y[0] = x[0] * part<V>(4);
-            y[t] = even + odd;
-            y[2 * t] = even - odd;
-            y[3 * t] = even2 + odd2;
-            y[4 * t] = even2 - odd2;
+            pairs(even, odd, even2, odd2, y, t);
             y[5 * t] = x[2 * s];
         }
     };
@@ -125,10 +128,7 @@ struct F43 {
             V even = x[0] + x[2 * s], odd = x[s] + x[3 * s];
             V even2 = x[0] + 4 * x[2 * s], odd2 = 2 * x[s] + 8 * x[3 * s];
             y[0] = x[0];
-            y[t] = even + odd;
-            y[2 * t] = even - odd;
-            y[3 * t] = even2 + odd2;
-            y[4 * t] = even2 - odd2;
+            pairs(even, odd, even2, odd2, y, t);
             y[5 * t] = x[3 * s];
         }
     };

@@ -6,6 +6,7 @@
 #include "filtering.hpp"
 #include "gemm.hpp"
 #include "kernels.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 
@@ -141,23 +142,28 @@ class Correlation : Filter<F, T> {
         int64_t threads = omp_get_max_threads();
         int64_t step = tiles * chunks + 1, sums = tiles * COLUMNS + 1;
         Room<V> points(SQUARE * step), own(threads * own_size(tiles, SQUARE * point));
+        Caught caught;
 #pragma omp parallel num_threads(threads)
         {
             V *scratch = own + omp_get_thread_num() * own_size(tiles, SQUARE * point);
             V *result = scratch + Base::SCRATCH + TAPS * TAPS * DEPTH, *transformed = result + SQUARE * sums;
 #pragma omp for schedule(dynamic)
             for (int64_t c = 0; c < chunks; ++c)
-                Base::template points_of<typename F::Image>(from, tiling, c, 0, tiles, points + c * tiles, step, 1,
-                                                            scratch);
+                caught([&] {
+                    Base::template points_of<typename F::Image>(from, tiling, c, 0, tiles, points + c * tiles, step, 1,
+                                                                scratch);
+                });
 #pragma omp for schedule(dynamic)
-            for (int64_t panel = 0; panel < panels; ++panel) {
-                for (int64_t b = 0; b < blocks; ++b) {
-                    transform_weights(panel, b, transformed, scratch);
-                    multiply(points, tiles, b, transformed, result);
-                }
-                write(result, tiles, panel, 0, tiles, scratch);
-            }
+            for (int64_t panel = 0; panel < panels; ++panel)
+                caught([&] {
+                    for (int64_t b = 0; b < blocks; ++b) {
+                        transform_weights(panel, b, transformed, scratch);
+                        multiply(points, tiles, b, transformed, result);
+                    }
+                    write(result, tiles, panel, 0, tiles, scratch);
+                });
         }
+        caught.rethrow();
     }
 
     // Many tiles: the weights are transformed once, and a block of tiles stays in the cache.
@@ -166,6 +172,7 @@ class Correlation : Filter<F, T> {
         int64_t step = most * chunks + 1;
         int64_t size = own_size(most, SQUARE * step);
         Room<V> weights(panels * blocks * SQUARE * point), own(threads * size);
+        Caught caught;
 #pragma omp parallel num_threads(threads)
         {
             V *scratch = own + omp_get_thread_num() * size;
@@ -173,20 +180,22 @@ class Correlation : Filter<F, T> {
             V *points = result + SQUARE * (most * COLUMNS + 1);
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < panels * blocks; ++i)
-                transform_weights(i / blocks, i % blocks, weights + i * SQUARE * point, scratch);
+                caught([&] { transform_weights(i / blocks, i % blocks, weights + i * SQUARE * point, scratch); });
 #pragma omp for schedule(dynamic)
-            for (int64_t first = 0; first < total; first += most) {
-                int64_t last = std::min(first + most, total), tiles = last - first, step = tiles * chunks + 1;
-                for (int64_t c = 0; c < chunks; ++c)
-                    Base::template points_of<typename F::Image>(from, tiling, c, first, last, points + c * tiles, step,
-                                                                1, scratch);
-                for (int64_t panel = 0; panel < panels; ++panel) {
-                    for (int64_t b = 0; b < blocks; ++b)
-                        multiply(points, tiles, b, weights + (panel * blocks + b) * SQUARE * point, result);
-                    write(result, tiles, panel, first, last, scratch);
-                }
-            }
+            for (int64_t first = 0; first < total; first += most)
+                caught([&] {
+                    int64_t last = std::min(first + most, total), tiles = last - first, step = tiles * chunks + 1;
+                    for (int64_t c = 0; c < chunks; ++c)
+                        Base::template points_of<typename F::Image>(from, tiling, c, first, last, points + c * tiles,
+                                                                    step, 1, scratch);
+                    for (int64_t panel = 0; panel < panels; ++panel) {
+                        for (int64_t b = 0; b < blocks; ++b)
+                            multiply(points, tiles, b, weights + (panel * blocks + b) * SQUARE * point, result);
+                        write(result, tiles, panel, first, last, scratch);
+                    }
+                });
         }
+        caught.rethrow();
     }
 
     // Packs of one thread: scratch for rows and weights, sums of one panel, and `more`.
@@ -248,16 +257,18 @@ class WeightGradient : Filter<F, T> {
         int64_t threads = omp_get_max_threads(), tiles = std::min(TILES, tiling.total());
         Room<V> result(total), images(SQUARE * (TILES * chunks + 1)), maps(panels * SQUARE * (TILES * COLUMNS + 1)),
             own(threads * SCRATCH);
+        Caught caught;
 #pragma omp parallel num_threads(threads)
         {
             V *scratch = own + omp_get_thread_num() * SCRATCH;
             for (int64_t first = 0; first < tiling.total(); first += tiles) {
-                transform(first, std::min(first + tiles, tiling.total()), images, maps, scratch);
-                multiply(std::min(tiles, tiling.total() - first), images, maps, result, first > 0);
+                transform(first, std::min(first + tiles, tiling.total()), images, maps, scratch, caught);
+                multiply(std::min(tiles, tiling.total() - first), images, maps, result, first > 0, caught);
             }
 #pragma omp for schedule(dynamic)
-            for (int64_t chunk = 0; chunk < panels * COLUMNS; ++chunk) write(result, chunk, scratch);
+            for (int64_t chunk = 0; chunk < panels * COLUMNS; ++chunk) caught([&] { write(result, chunk, scratch); });
         }
+        caught.rethrow();
     }
 
    private:
@@ -270,28 +281,34 @@ class WeightGradient : Filter<F, T> {
     int64_t chunks, panels;
     int64_t sums, total;  // packs between two points of a panel of the result; of the whole result
 
-    void transform(int64_t first, int64_t last, V *images, V *maps, V *scratch) const {
+    void transform(int64_t first, int64_t last, V *images, V *maps, V *scratch, Caught &caught) const {
         int64_t tiles = last - first;
 #pragma omp for schedule(dynamic) nowait
         for (int64_t c = 0; c < chunks; ++c)
-            Base::template points_of<typename F::Image>(from, tiling, c, first, last, images + c * tiles,
-                                                        tiles * chunks + 1, 1, scratch);
+            caught([&] {
+                Base::template points_of<typename F::Image>(from, tiling, c, first, last, images + c * tiles,
+                                                            tiles * chunks + 1, 1, scratch);
+            });
 #pragma omp for schedule(dynamic)
         for (int64_t c = 0; c < panels * COLUMNS; ++c)
-            Base::template points_of<typename F::OutTransposed>(
-                to, tiling, c, first, last, maps + c / COLUMNS * SQUARE * (tiles * COLUMNS + 1) + c % COLUMNS,
-                tiles * COLUMNS + 1, COLUMNS, scratch);
+            caught([&] {
+                Base::template points_of<typename F::OutTransposed>(
+                    to, tiling, c, first, last, maps + c / COLUMNS * SQUARE * (tiles * COLUMNS + 1) + c % COLUMNS,
+                    tiles * COLUMNS + 1, COLUMNS, scratch);
+            });
     }
 
-    void multiply(int64_t tiles, const V *images, const V *maps, V *result, bool more) const {
+    void multiply(int64_t tiles, const V *images, const V *maps, V *result, bool more, Caught &caught) const {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < SQUARE * panels; ++i)
-            for (int64_t c = 0; c < chunks; ++c)
-                product<W, AT_ONCE, 1, L>((const W *)(images + i % SQUARE * (tiles * chunks + 1) + c * tiles),
-                                          {tiles, 0},
-                                          (const W *)(maps + i * (tiles * COLUMNS + 1)),
-                                          std::min<int64_t>(L, from.channels - c * L), tiles,
-                                          (W *)(result + i * sums + c * L * COLUMNS), more);
+            caught([&] {
+                for (int64_t c = 0; c < chunks; ++c)
+                    product<W, AT_ONCE, 1, L>((const W *)(images + i % SQUARE * (tiles * chunks + 1) + c * tiles),
+                                              {tiles, 0},
+                                              (const W *)(maps + i * (tiles * COLUMNS + 1)),
+                                              std::min<int64_t>(L, from.channels - c * L), tiles,
+                                              (W *)(result + i * sums + c * L * COLUMNS), more);
+            });
     }
 
     // The weights of L results, from points to taps.

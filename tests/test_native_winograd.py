@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,3 +201,25 @@ def test_the_work_is_that_of_the_same_transforms() -> None:
     for name in ("winograd2", "winograd4"):
         compiled_name = {"winograd2": "native_winograd2", "winograd4": "native_winograd"}[name]
         assert find("convolution", compiled_name).estimate(problem) == find("convolution", name).estimate(problem)
+
+
+HUNGRY = """
+import resource, torch
+from striate.computing import Problem, find
+from striate.geometry import Geometry
+
+problem = Problem("convolution", Geometry.window(2, 3, padding=1), 1, 512, 512, (64, 64), torch.float32)
+x, weight = torch.ones(1, 512, 64, 64), torch.ones(512, 512, 3, 3)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**24, -1))
+try:
+    find("convolution", "native_winograd").run(x, weight, problem)
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells the memory so")
+def test_a_lack_of_memory_is_an_error_and_not_the_end_of_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", HUNGRY], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "MemoryError\n"), done.stderr
