@@ -400,8 +400,8 @@ def plan(
         groups: See :func:`striate.conv`.
         transposed: Plan :func:`striate.conv_transpose`.
         output_padding: See :func:`striate.conv_transpose`.
-        dtype: Of the tensors.
-        device: Of the tensors.
+        dtype: Type of all tensors.
+        device: Where the tensors are.
         layout: How the input lies in memory, "channels_first" or "channels_last".
         direction: "forward", "input_gradient" or "weight_gradient" of the call; each is planned by itself.
         algorithm: Ask for one by name. As in a call, it must serve the forward direction; a gradient that it refuses is

@@ -35,7 +35,7 @@ class Material:
         evaluation: On the test pictures.
         history: Figures of each epoch.
         settings: How it was trained.
-        folder: Of the run.
+        folder: Where the run is kept.
         source: How the data is called on the command line, if it can be.
         example: Which test picture is followed through the layers.
     """

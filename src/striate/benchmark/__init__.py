@@ -39,7 +39,7 @@ def run(
         cases: The layers, as :func:`selected` finds them.
         threads: Numbers of threads, one whole run for each.
         measurements: Of "forward", "input_gradient", "weight_gradient", "step".
-        dtype: Of the tensors.
+        dtype: Type of all tensors.
         effort: How long to measure.
         compiled: Let ``torch.compile`` take part with the best of PyTorch's ways.
         progress: Called with cases done, cases in all, and a word.

@@ -123,7 +123,7 @@ def measure(
     Args:
         case: The layer.
         errors: What the gate found, by direction.
-        dtype: Of the tensors.
+        dtype: Type of all tensors.
         wanted: Measurements.
         effort: How long.
         compiled: Whether ``torch.compile`` takes part.

@@ -33,8 +33,8 @@ class Problem:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         size: Input positions per axis.
-        dtype: Of the tensors.
-        device: Of the tensors: "cpu", "cuda", ...
+        dtype: Type of all tensors.
+        device: Where the tensors are: "cpu", "cuda", ...
         divisor: What each window sum is divided by.
         direction: What is solved for: "forward" the output; "input_gradient" the input, given output and weights;
             "weight_gradient" the weights, given input and output. The other numbers stay those of the forward window.

@@ -253,7 +253,7 @@ def _side_by_side(pairs: Tensor, dim: int, step: int) -> Tensor:
 
 
 def _spread(x: Tensor, steps: tuple[int, ...], lengths: tuple[int, ...]) -> Tensor:
-    """Zeros between the rows of the last axes, every ``step`` of which is one of x, and after them."""
+    """The values of x on every ``step``-th place of the last axes, zeros between and after them."""
     if x.shape[-len(lengths) :] == lengths and all(step == 1 or n == 1 for step, n in zip(steps, lengths, strict=True)):
         return x
     wide = x.new_zeros(*x.shape[: -len(lengths)], *lengths)

@@ -106,7 +106,7 @@ class Nested:
         return tiles.permute(*range(axes, tiles.dim()), *range(axes))
 
     def _apply(self, matrices: list[Matrix], x: Tensor) -> Tensor:
-        """Each matrix along its axis, the first ones of x: all that stands behind an axis is one long row."""
+        """Each matrix along its axis of x, from the first axis on: what stands behind an axis is one long row."""
         for number, rows in enumerate(matrices):
             entries = [[float(entry) for entry in row] for row in rows]
             matrix = torch.tensor(entries, dtype=self.dtype, device=self.device)
