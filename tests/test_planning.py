@@ -481,20 +481,13 @@ def test_what_another_process_learned_is_seen_by_a_new_plan_and_then_by_every_on
     assert choose(known.problem).algorithm == "late"
 
 
-def test_settings_of_pytorch_that_change_its_kernels_have_records_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_pytorch_that_change_its_kernels_have_records_of_their_own() -> None:
     problem = striate.plan(*SHAPES_OF_A_CALL).problem
     known = planning.key(problem, 1)
-    for flags, name, value in (
-        (torch.backends.cudnn, "allow_tf32", False),
-        (torch.backends.cudnn, "benchmark", True),
-        (torch.backends.cudnn, "deterministic", True),
-        (torch.backends.cudnn, "enabled", False),
-        (torch.backends.mkldnn, "enabled", False),
-    ):
-        with monkeypatch.context() as changed:
-            changed.setattr(flags, name, value)
+    for name, value in (("allow_tf32", False), ("benchmark", True), ("deterministic", True), ("enabled", False)):
+        with torch.backends.cudnn.flags(**({"enabled": True, "allow_tf32": True} | {name: value})):
             assert planning.key(problem, 1) != known, name
-        assert planning.key(problem, 1) == known
+    assert planning.key(problem, 1) == known
 
 
 def test_a_spent_budget_leaves_estimates_that_say_so(timed: Races) -> None:

@@ -62,14 +62,14 @@ def test_it_serves_graphics_processors_that_are_new_enough_where_triton_is(monke
     assert operator.refuses(replace(PLAIN, device="cpu")) is None
 
 
-def test_products_round_to_tf32_where_pytorch_and_the_policy_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_round_to_tf32_where_pytorch_and_the_policy_allow_it() -> None:
     operator = find("convolution", "triton")
     precise, rough = (replace(PLAIN, policy=Policy(tolerance=limit)) for limit in (1e-4, 1e-3))
     assert [triton_windows.rounds(problem) for problem in (precise, rough)] == [False, True]
     assert not triton_windows.rounds(replace(rough, dtype=torch.float64))
     assert (operator.error(precise), operator.error(rough)) == (0.0, triton_windows.TF32)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    assert not triton_windows.rounds(rough)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        assert not triton_windows.rounds(rough)
 
 
 POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
