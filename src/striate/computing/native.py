@@ -86,7 +86,7 @@ class Native(Base):
         return _bound(self.lanes, problem)(first, second)
 
 
-def _plain(tensor: Tensor) -> bool:
+def plain(tensor: Tensor) -> bool:
     """Whether the memory holds the values as they are, and nothing records what is done with them."""
     own = type(tensor) is Tensor or type(tensor) is Parameter
     return own and not (tensor.is_neg() or tensor._is_zerotensor() or _is_tracing())
@@ -104,7 +104,7 @@ def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
 
     def call(first: Tensor, second: Any) -> Tensor:
         derived = torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)
-        if derived or not (_plain(first) and _plain(second)) or _get_current_dispatch_mode() is not None:
+        if derived or not (plain(first) and plain(second)) or _get_current_dispatch_mode() is not None:
             return operator(first, second, lanes, direction, numbers)
         return _solve(first, second, lanes, direction, shape, told)
 

@@ -18,7 +18,7 @@ from ..geometry import Geometry
 from ..taps import counts
 from . import passes, pools
 from .interface import LAYOUTS, Problem, register
-from .native import LAST, LIBRARY, TYPES, Native, _plain, as_numbers, compiled, from_numbers, shape_and_window
+from .native import LAST, LIBRARY, TYPES, Native, as_numbers, compiled, from_numbers, plain, shape_and_window
 from .reference import accumulator
 
 COMPILED = Native("windows")
@@ -110,7 +110,7 @@ def _unseen(x: Tensor) -> bool:
     """Whether nothing records what is done with a tensor, which lies in memory as it is."""
     derived = torch.is_grad_enabled() and x.requires_grad
     quiet = _get_current_dispatch_mode() is None and torch._C._functorch.peek_interpreter_stack() is None
-    return not derived and _plain(x) and quiet and not torch.compiler.is_compiling() and forward_ad._current_level < 0
+    return not derived and plain(x) and quiet and not torch.compiler.is_compiling() and forward_ad._current_level < 0
 
 
 @lru_cache(maxsize=4096)
