@@ -20,8 +20,10 @@ constexpr int PIECES = REGISTERS == 32 ? 14 : 7;  // results that are summed at 
 constexpr int RUNS[] = {7, 5, 3, 2, 1};           // taps of a row that are taken at once
 
 // Where memory binds, rows of any length are cut evenly. Where arithmetic does, many results hide the latency of an
-// addition, and fewer of the kernels are worth their place.
+// addition, and fewer of the kernels are worth their place; nor are they all in the less common types.
+template <typename T>
 constexpr bool has_piece(Reading reading, int results) {
+    if (!std::is_same_v<T, float>) return results == 1 || results == 2 || results == 4 || results == 7;
     return reading == Reading::own ? results <= 7 : results <= 4 || results == 7 || results == 8 || results == 14;
 }
 constexpr size_t first_run(Reading reading) { return reading == Reading::own ? 0 : 2; }
@@ -159,7 +161,7 @@ struct Piece {
 
 template <typename T, typename W, Reading READING, bool EDGE, int R, int K>
 constexpr auto kernel() -> void (*)(const Task<T, W> &) {
-    if constexpr (!has_piece(READING, R) || K > RUNS[first_run(READING)])
+    if constexpr (!has_piece<T>(READING, R) || K > RUNS[first_run(READING)])
         return nullptr;
     else if constexpr (READING == Reading::own)
         return solve_own<T, W, EDGE, R, K>;
@@ -187,16 +189,19 @@ inline size_t run_of(int64_t taps, Reading reading) {
 }
 
 // How many of so many results are summed first, so that few pieces are shorter than the latency of an addition.
-inline int piece_of(int64_t results, Reading reading) {
+template <typename T>
+int piece_of(int64_t results, Reading reading) {
     constexpr int64_t LATENCY = 6, CALL = 2, FAR = 4 * PIECES;
-    const int64_t rest = results > FAR ? (results - FAR) / PIECES * PIECES : 0;
-    std::array<int64_t, 5 * PIECES + 1> cost{}, piece{};
-    for (int64_t n = 1; n <= results - rest; ++n)
-        for (int here = 1; here <= PIECES && here <= n; ++here)
+    int largest = PIECES;
+    while (!has_piece<T>(reading, largest)) --largest;
+    if (results > FAR) return largest;
+    std::array<int64_t, FAR + 1> cost{}, piece{};
+    for (int64_t n = 1; n <= results; ++n)
+        for (int here = 1; here <= largest && here <= n; ++here)
             if (const int64_t c = cost[n - here] + std::max<int64_t>(here, LATENCY) + CALL;
-                has_piece(reading, here) && (piece[n] == 0 || c <= cost[n]))
+                has_piece<T>(reading, here) && (piece[n] == 0 || c <= cost[n]))
                 cost[n] = c, piece[n] = here;
-    return int(piece[results - rest]);
+    return int(piece[results]);
 }
 
 // The pieces of all results of a row.
@@ -213,7 +218,7 @@ struct Pieces {
             if (turns.results > 1) turns = {row.stride, 1, std::max<int64_t>(row.taps, 1)};  // neighbours, although they share no column
             for (int64_t turn = 0; turn < turns.results && turn < row.count; ++turn)
                 for (int64_t from = turn, left = ceil_div(row.count - turn, turns.results); left > 0;) {
-                    const int here = piece_of(left, reading);
+                    const int here = piece_of<T>(left, reading);
                     add(row, turns, from, here, size, x_step, place, reading);
                     piece.back().result = (row.first + from * row.step) * result_step;
                     piece.back().result_pitch = row.step * turns.results * result_step;
