@@ -72,11 +72,14 @@ Window window_of(const std::string &direction, const Numbers &numbers) {
     return window;
 }
 
-// strides: batch, channel, then one per axis
+// strides: batch, channel, then one per axis, of which the leading ones may be missing
 template <typename T>
 Maps<T> maps_of(uintptr_t address, const Numbers &strides) {
-    if (strides.size() != 2 + AXES) throw std::invalid_argument("a tensor has 5 strides");
-    return {reinterpret_cast<T *>(address), strides[0], strides[1], {strides[2], strides[3], strides[4]}};
+    const size_t n = strides.size();
+    if (n < 3 || n > 2 + AXES) throw std::invalid_argument("a tensor has 3 to 5 strides");
+    Maps<T> maps{reinterpret_cast<T *>(address), strides[0], strides[1], {}};
+    for (size_t a = 2; a < n; ++a) maps.step[AXES + a - n] = strides[a];
+    return maps;
 }
 
 template <typename T>
@@ -97,17 +100,30 @@ void run(const std::string &lanes, const Window &window, uintptr_t input, const 
     }
 }
 
-void convolve(const std::string &lanes, const std::string &dtype, const std::string &direction, const Numbers &numbers,
-              uintptr_t input, const Numbers &in, uintptr_t output, const Numbers &out, uintptr_t weight) {
-    Window window = window_of(direction, numbers);
-    if (dtype == "float32")
-        run<float>(lanes, window, input, in, output, out, weight);
-    else if (dtype == "float64")
-        run<double>(lanes, window, input, in, output, out, weight);
-    else if (dtype == "bfloat16")
-        run<bfloat16>(lanes, window, input, in, output, out, weight);
-    else
-        throw std::invalid_argument("no kernel takes this type: " + dtype);
+// The kernels of one problem but for its batch, so that a call has little to read.
+struct Convolution {
+    std::string lanes, dtype;
+    Window window;
+
+    void operator()(int64_t batch, uintptr_t input, const Numbers &in, uintptr_t output, const Numbers &out,
+                    uintptr_t weight) const {
+        Window whole = window;
+        whole.batch = batch;
+        if (dtype == "float32")
+            run<float>(lanes, whole, input, in, output, out, weight);
+        else if (dtype == "float64")
+            run<double>(lanes, whole, input, in, output, out, weight);
+        else if (dtype == "bfloat16")
+            run<bfloat16>(lanes, whole, input, in, output, out, weight);
+        else
+            throw std::invalid_argument("no kernel takes this type: " + dtype);
+    }
+};
+
+Convolution convolution_of(const std::string &lanes, const std::string &dtype, const std::string &direction,
+                           Numbers numbers) {
+    numbers.insert(numbers.begin(), 0);
+    return {lanes, dtype, window_of(direction, numbers)};
 }
 
 // Addresses that a pooling may need besides its first operand and its result; 0 where it does not.
@@ -163,7 +179,9 @@ void pool_windows(const std::string &operation, const std::string &dtype, const 
 }  // namespace
 
 NB_MODULE(_native, m) {
-    m.def("convolve", &convolve);
+    nb::set_leak_warnings(false);  // caches hold kernels until the process ends
+    nb::class_<Convolution>(m, "Convolution").def("__call__", &Convolution::operator());
+    m.def("convolution", &convolution_of);
     m.def("pool", &pool_windows);
     m.attr("direct_taps") = DIRECT;
     m.def("instruction_set", [] { return chosen; });

@@ -1,16 +1,19 @@
 """The compiled kernels; see the folder ``native``."""
 
-def convolve(
-    lanes: str,
-    dtype: str,
-    direction: str,
-    numbers: list[int],
-    input: int,
-    input_strides: list[int],
-    output: int,
-    output_strides: list[int],
-    weight: int,
-) -> None: ...
+from collections.abc import Sequence
+
+class Convolution:
+    def __call__(
+        self,
+        batch: int,
+        input: int,
+        input_strides: Sequence[int],
+        output: int,
+        output_strides: Sequence[int],
+        weight: int,
+    ) -> None: ...
+
+def convolution(lanes: str, dtype: str, direction: str, numbers: list[int]) -> Convolution: ...
 def pool(
     operation: str,
     dtype: str,

@@ -18,7 +18,7 @@ from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen, per_axis
 from .graphs import whole
 from .planning import Plans, choose_all, pose, state
-from .trilinear import convolve
+from .trilinear import convolve, solver
 
 OPTIONS = ("stride", "padding", "dilation", "groups", "output_padding")
 SHARED = ("conv", "conv_transpose")
@@ -276,9 +276,23 @@ def _bound(
     if bias is not None:
         _check_bias(name, (bias[0], bias[1], bias[2].type), call, kinds[1].type)
     simple = call.rules is None and len(x) == len(call.window.axes) + 2 and weight == torch.Size(call.kernels)
-    if simple and not isinstance(call.by, Plans) and (bias is None or len(bias[0]) == 1):
-        return call.by
+    if simple and (bias is None or len(bias[0]) == 1):
+        if not isinstance(call.by, Plans):
+            return call.by
+        if kinds[0] == kinds[2] == call.dtype:
+            return _planned(call.by, call.direction, len(call.window.axes))
     return lambda x, weight, bias: _finish(name, x, weight, bias, call, kinds[1].type)
+
+
+def _planned(plans: Plans, direction: str, axes: int) -> Bound:
+    """A call whose operands need nothing done to them."""
+    solve, row = solver(plans, direction), (-1, *(1,) * axes)
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = laid_like(solve(x, weight), x)
+        return y if bias is None else plus(y, bias.view(row))
+
+    return call
 
 
 def _apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .computing import Problem, find
+from .computing import Problem, bound, find
 from .planning import Plans, choose_all
 
 ROLES = {
@@ -33,8 +33,7 @@ class Convolution(torch.autograd.Function):
     def forward(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Tensor:
         """Run the plan of the direction."""
         plan = getattr(plans, direction)
-        chosen = find("convolution", plan.algorithm)
-        return chosen.run(first, chosen.prepare(second, plan.problem), plan.problem)
+        return bound(plan.algorithm, plan.problem)(first, second)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -76,6 +75,20 @@ class Convolution(torch.autograd.Function):
             plans = _for_any_weights(ctx.plans) if ROLES[ctx.direction][1] == "weight" else ctx.plans
             parts.append(convolve(first, tangents[1], plans, ctx.direction))
         return sum(parts[1:], parts[0])
+
+
+def solver(plans: Plans, direction: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """:func:`convolve` by plans that are known beforehand."""
+    plan = getattr(plans, direction)
+    alone = bound(plan.algorithm, plan.problem)
+    function: Callable[..., Tensor] = Convolution.apply
+
+    def solve(first: Tensor, second: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)) and not _transformed():
+            return alone(first, second)
+        return function(first, second, plans, direction)
+
+    return solve
 
 
 def convolve(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Tensor:

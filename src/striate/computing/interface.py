@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import Any, Protocol
 
@@ -187,6 +189,11 @@ class Base:
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
         return second
 
+    def bind(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        """What computes a problem with weights, for calls that are short."""
+        whole: Any = self
+        return lambda first, second: whole.run(first, whole.prepare(second, problem), problem)
+
 
 ALGORITHMS: dict[str, dict[str, Algorithm]] = {operation: {} for operation in OPERATIONS}
 
@@ -205,6 +212,13 @@ def register(operation: str, name: str, algorithm: Algorithm) -> None:
             f"Algorithm {name!r} is already registered for {operation} as {ALGORITHMS[operation][name]!r}."
         )
     ALGORITHMS[operation][name] = algorithm
+
+
+@lru_cache(maxsize=4096)
+def bound(name: str, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+    """The algorithm of this name, bound to a problem with weights."""
+    algorithm: Any = find(problem.operation, name)
+    return algorithm.bind(problem)
 
 
 def find(operation: str, name: str) -> Algorithm:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
 from torch.nn import Parameter
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from ..geometry import Axis, Geometry
@@ -35,7 +34,6 @@ except ImportError:
         stacklevel=2,
     )
 
-_is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 AXES = 3
 TILES = 2**21  # bytes of packed tiles that one thread holds, at most
@@ -82,6 +80,9 @@ class Native(Base):
         copies = self.sums if problem.direction == "weight_gradient" and not everywhere else 1
         return TILES * torch.get_num_threads() + copies * prod(shape) * max(4, problem.dtype.itemsize)
 
+    def bind(self, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
+        return _bound(self.lanes, problem)
+
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         return _bound(self.lanes, problem)(first, second)
 
@@ -89,7 +90,12 @@ class Native(Base):
 def plain(tensor: Tensor) -> bool:
     """Whether the memory holds the values as they are, and nothing records what is done with them."""
     own = type(tensor) is Tensor or type(tensor) is Parameter
-    return own and not (tensor.is_neg() or tensor._is_zerotensor() or _is_tracing())
+    return own and not (tensor.is_neg() or tensor._is_zerotensor())
+
+
+def watched() -> bool:
+    """Whether a dispatch mode or a tracer looks on."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
 
 
 @lru_cache(maxsize=4096)
@@ -100,13 +106,14 @@ def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
     """
     direction, numbers = problem.direction, as_numbers(problem)
     shape, told = shape_and_window(direction, tuple(numbers))
+    kernels = _kernels(lanes, problem.dtype, direction, tuple(told))
     operator: Any = torch.ops.striate.native_convolution.default
 
     def call(first: Tensor, second: Any) -> Tensor:
         derived = torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)
-        if derived or not (plain(first) and plain(second)) or _get_current_dispatch_mode() is not None:
+        if derived or watched() or not (plain(first) and plain(second)):
             return operator(first, second, lanes, direction, numbers)
-        return _solve(first, second, lanes, direction, shape, told)
+        return _solve(first, second, direction, shape, kernels)
 
     return call
 
@@ -164,17 +171,29 @@ def empty_result(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tenso
     return first.new_empty((first.shape[0], *shape))
 
 
+@lru_cache(maxsize=4096)
+def _kernels(lanes: str, dtype: torch.dtype, direction: str, told: tuple[int, ...]) -> Any:
+    return compiled.convolution(lanes, TYPES[dtype], direction, list(told))
+
+
+@lru_cache(maxsize=4096)
+def _lying(size: torch.Size, strides: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of the result of maps that have this size and these strides."""
+    return empty_result(torch.empty_strided(size, strides, device="meta"), "forward", shape).stride()
+
+
 def five_strides(tensor: Tensor) -> list[int]:
     """Strides of batch, channel and three positions."""
     strides = tensor.stride()
     return [*strides[:2], *[0] * (2 + AXES - len(strides)), *strides[2:]]
 
 
-def _solve(
-    first: Tensor, second: Tensor, lanes: str, direction: str, shape: tuple[int, ...], told: list[int]
-) -> Tensor:
-    result = empty_result(first, direction, shape)
+def _solve(first: Tensor, second: Tensor, direction: str, shape: tuple[int, ...], kernels: Any) -> Tensor:
     batch = first.shape[0]
+    if direction == "weight_gradient":
+        result = first.new_empty(shape)
+    else:
+        result = first.new_empty_strided((batch, *shape), _lying(first.shape, first.stride(), shape))
     if batch == 0:
         return result.zero_()
     if direction == "forward":
@@ -184,15 +203,13 @@ def _solve(
     else:
         maps, outputs, weight = first, second, result
     weight = weight.contiguous()
-    compiled.convolve(
-        lanes, TYPES[first.dtype], direction, [batch, *told],
-        maps.data_ptr(), five_strides(maps), outputs.data_ptr(), five_strides(outputs), weight.data_ptr(),
-    )  # fmt: skip
+    kernels(batch, maps.data_ptr(), maps.stride(), outputs.data_ptr(), outputs.stride(), weight.data_ptr())
     return result
 
 
 def _compute(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
-    return _solve(first, second, lanes, direction, *shape_and_window(direction, tuple(numbers)))
+    shape, told = shape_and_window(direction, tuple(numbers))
+    return _solve(first, second, direction, shape, _kernels(lanes, first.dtype, direction, tuple(told)))
 
 
 def _fake(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:

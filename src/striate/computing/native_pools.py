@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 from ..geometry import Geometry
 from ..taps import counts
 from . import passes, pools
 from .interface import LAYOUTS, Problem, register
-from .native import LAST, LIBRARY, TYPES, Native, as_numbers, compiled, from_numbers, plain, shape_and_window
+from .native import LAST, LIBRARY, TYPES, Native, as_numbers, compiled, from_numbers, plain, shape_and_window, watched
 from .reference import accumulator
 
 COMPILED = Native("windows")
@@ -109,7 +108,7 @@ def _pool(first: Tensor, second: Tensor | None, *rest: Any) -> Tensor:
 def _unseen(x: Tensor) -> bool:
     """Whether nothing records what is done with a tensor, which lies in memory as it is."""
     derived = torch.is_grad_enabled() and x.requires_grad
-    quiet = _get_current_dispatch_mode() is None and torch._C._functorch.peek_interpreter_stack() is None
+    quiet = not watched() and torch._C._functorch.peek_interpreter_stack() is None
     return not derived and plain(x) and quiet and not torch.compiler.is_compiling() and forward_ad._current_level < 0
 
 
