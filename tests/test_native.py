@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import striate
 from striate.computing import ALGORITHMS, DIRECTIONS, Problem, find, native
+from striate.errors import AlgorithmError
 from striate.geometry import Geometry
 from striate.trilinear import ROLES
 
@@ -218,3 +219,36 @@ def test_zeros_that_have_no_memory() -> None:
     zeros = torch._efficientzerotensor((2, 4, 7, 6), dtype=torch.float64)
     for name in serving(WHOLE[0]):
         assert not find("convolution", name).run(zeros, operands(WHOLE[0])[1], WHOLE[0]).any()
+
+
+def test_kernels_refuse_tensors_that_are_not_those_of_their_problem() -> None:
+    """They go by the numbers of the problem: a tensor of another size or type would be read past its end."""
+    problem = WHOLE[0]
+    x, weight = operands(problem)
+    algorithm = find("convolution", "native_channels")
+    with pytest.raises(AlgorithmError) as narrow:
+        algorithm.run(x.float(), weight.float(), problem)
+    assert str(narrow.value) == "The kernels for torch.float64 were given torch.float32 and torch.float32."
+    with pytest.raises(AlgorithmError) as short:
+        OPERATOR(x[..., 1:], weight, *arguments("native_channels", problem))
+    assert str(short.value) == (
+        "The kernels take (N, 4, 7, 6) and (4, 1, 3, 3); they were given (2, 4, 7, 5) and (4, 1, 3, 3)."
+    )
+    with pytest.raises(AlgorithmError) as fewer:
+        OPERATOR(x, torch.zeros(1, 4, 4, 3, dtype=x.dtype), "channels", "weight_gradient", native.as_numbers(problem))
+    assert str(fewer.value) == (
+        "The kernels take (N, 4, 7, 6) and (N, 4, 4, 3); they were given (2, 4, 7, 6) and (1, 4, 4, 3)."
+    )
+
+
+def test_pooling_kernels_refuse_tensors_that_are_not_those_of_their_problem() -> None:
+    window = Problem("maximum", Geometry.window(2, 2, stride=2), 1, 1, 1, (6, 6), torch.float64)
+    numbers = native.as_numbers(window)
+    operator: Any = torch.ops.striate.native_pool
+    with pytest.raises(AlgorithmError) as short:
+        operator(torch.zeros(1, 2, 5, 6), None, "maximum", "forward", 1, numbers)
+    assert str(short.value) == "The kernels lead from maps of (6, 6) to (3, 3), not from (5, 6)."
+    switches = torch.zeros(1, 2, 2, 3, dtype=torch.int64)
+    with pytest.raises(AlgorithmError) as other:
+        operator(torch.zeros(1, 2, 3, 3), switches, "switches", "input_gradient", 1, numbers)
+    assert str(other.value) == "Switches (1, 2, 2, 3) are not those of maps (1, 2, 3, 3)."

@@ -53,13 +53,13 @@ def tensors(problem: Problem, layout: str = "contiguous") -> dict[str, Tensor]:
 
 def solved(name: str, problem: Problem, direction: str, roles: dict[str, Tensor]) -> Tensor:
     first, second = (roles[role] for role in ROLES[direction][:2])
-    return find("convolution", name).run(first, second, turned(problem, direction))
+    return find("convolution", name).run(first, second, turned(problem, direction, first.dtype))
 
 
-def turned(problem: Problem, direction: str) -> Problem:
+def turned(problem: Problem, direction: str, dtype: torch.dtype) -> Problem:
     return Problem(
         "convolution", problem.geometry, problem.batch, problem.in_channels, problem.out_channels, problem.size,
-        problem.dtype, direction=direction,
+        dtype, direction=direction,
     )  # fmt: skip
 
 

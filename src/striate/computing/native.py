@@ -18,6 +18,7 @@ from torch._decomp import register_decomposition
 from torch.nn import Parameter
 from torch.utils.flop_counter import register_flop_formula
 
+from ..errors import AlgorithmError
 from ..geometry import Axis, Geometry
 from .im2col import Im2col
 from .interface import Base, Problem, layout_of
@@ -105,15 +106,14 @@ def _bound(lanes: str, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
     Passing PyTorch's dispatcher takes longer than a small convolution.
     """
     direction, numbers = problem.direction, as_numbers(problem)
-    shape, told = shape_and_window(direction, tuple(numbers))
-    kernels = _kernels(lanes, problem.dtype, direction, tuple(told))
+    kernels = _kernels(lanes, problem.dtype, direction, tuple(numbers))
     operator: Any = torch.ops.striate.native_convolution.default
 
     def call(first: Tensor, second: Any) -> Tensor:
         derived = torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)
         if derived or watched() or not (plain(first) and plain(second)):
             return operator(first, second, lanes, direction, numbers)
-        return _solve(first, second, direction, shape, kernels)
+        return kernels(first, second)
 
     return call
 
@@ -172,11 +172,6 @@ def empty_result(first: Tensor, direction: str, shape: tuple[int, ...]) -> Tenso
 
 
 @lru_cache(maxsize=4096)
-def _kernels(lanes: str, dtype: torch.dtype, direction: str, told: tuple[int, ...]) -> Any:
-    return compiled.convolution(lanes, TYPES[dtype], direction, list(told))
-
-
-@lru_cache(maxsize=4096)
 def _lying(size: torch.Size, strides: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of the result of maps that have this size and these strides."""
     return empty_result(torch.empty_strided(size, strides, device="meta"), "forward", shape).stride()
@@ -188,28 +183,43 @@ def five_strides(tensor: Tensor) -> list[int]:
     return [*strides[:2], *[0] * (2 + AXES - len(strides)), *strides[2:]]
 
 
-def _solve(first: Tensor, second: Tensor, direction: str, shape: tuple[int, ...], kernels: Any) -> Tensor:
-    batch = first.shape[0]
-    if direction == "weight_gradient":
-        result = first.new_empty(shape)
-    else:
-        result = first.new_empty_strided((batch, *shape), _lying(first.shape, first.stride(), shape))
-    if batch == 0:
-        return result.zero_()
-    if direction == "forward":
-        maps, outputs, weight = first, result, second
-    elif direction == "input_gradient":
-        maps, outputs, weight = result, first, second
-    else:
-        maps, outputs, weight = first, second, result
-    weight = weight.contiguous()
-    kernels(batch, maps.data_ptr(), maps.stride(), outputs.data_ptr(), outputs.stride(), weight.data_ptr())
-    return result
+@lru_cache(maxsize=4096)
+def _kernels(lanes: str, dtype: torch.dtype, direction: str, numbers: tuple[int, ...]) -> Callable[..., Tensor]:
+    """The kernels of a problem; they read memory by its numbers, so a tensor that is not theirs is refused."""
+    shape, told = shape_and_window(direction, numbers)
+    solve = compiled.convolution(lanes, TYPES[dtype], direction, told)
+    shapes = {role: shape_and_window(role, numbers)[0] for role in DERIVATIVES}
+    of_weights = direction == "weight_gradient"
+    inputs, outputs = shapes["input_gradient"], shapes["forward"]
+    expected = outputs if direction == "input_gradient" else inputs
+    second_shape = ("N", *outputs) if of_weights else shapes["weight_gradient"]
+
+    def kernels(first: Tensor, second: Tensor) -> Tensor:
+        batch, *given = first.shape
+        if first.dtype != dtype or second.dtype != dtype:
+            raise AlgorithmError(f"The kernels for {dtype} were given {first.dtype} and {second.dtype}.")
+        if tuple(given) != expected or second.shape != ((batch, *outputs) if of_weights else second_shape):
+            wanted = [f"({', '.join(map(str, shape))})" for shape in (("N", *expected), second_shape)]
+            raise AlgorithmError(
+                f"The kernels take {wanted[0]} and {wanted[1]}; they were given {tuple(first.shape)} and "
+                f"{tuple(second.shape)}."
+            )
+        if of_weights:
+            result = first.new_empty(shape)
+        else:
+            result = first.new_empty_strided((batch, *shape), _lying(first.shape, first.stride(), shape))
+        if batch == 0:
+            return result.zero_()
+        weight = (result if of_weights else second).contiguous()
+        maps, results = (result, first) if direction == "input_gradient" else (first, second if of_weights else result)
+        solve(batch, maps.data_ptr(), maps.stride(), results.data_ptr(), results.stride(), weight.data_ptr())
+        return result
+
+    return kernels
 
 
 def _compute(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:
-    shape, told = shape_and_window(direction, tuple(numbers))
-    return _solve(first, second, direction, shape, _kernels(lanes, first.dtype, direction, tuple(told)))
+    return _kernels(lanes, first.dtype, direction, tuple(numbers))(first, second)
 
 
 def _fake(first: Tensor, second: Tensor, lanes: str, direction: str, numbers: list[int]) -> Tensor:

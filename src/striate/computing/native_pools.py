@@ -13,6 +13,7 @@ from torch._decomp import register_decomposition
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
+from ..errors import AlgorithmError
 from ..geometry import Geometry
 from ..taps import counts
 from . import passes, pools
@@ -145,6 +146,8 @@ def _fake(
 def _compute(
     first: Tensor, second: Tensor | None, operation: str, direction: str, divisor: int, numbers: list[int]
 ) -> Tensor:
+    if second is not None and second.shape != first.shape:
+        raise AlgorithmError(f"Switches {tuple(second.shape)} are not those of maps {tuple(first.shape)}.")
     if second is not None and second.dtype == torch.uint8:
         return _collect(first, second, numbers)
     layout = _layout(first)
@@ -194,13 +197,17 @@ def _fill(
     numbers: list[int],
 ) -> None:
     """Call the kernels, for tensors of one layout that is dense."""
+    batch, channels, *size = result.shape
+    other, told = OTHER[direction], tuple(numbers)
+    expected = tuple(shape_and_window(way, told)[0][1:] for way in (other, direction))
+    if (given := (tuple(first.shape[2:]), tuple(size))) != expected or first.shape[:2] != (batch, channels):
+        raise AlgorithmError(f"The kernels lead from maps of {expected[0]} to {expected[1]}, not from {given[0]}.")
     if result.numel() == 0:
         return
-    batch, channels = result.shape[:2]
-    told = [batch, channels, channels, *shape_and_window(direction, tuple(numbers))[1][2:]]
+    window = [batch, channels, channels, *shape_and_window(direction, told)[1][2:]]
     last = _layout(result) != torch.contiguous_format or _layout(first) != torch.contiguous_format
     kernels = (operation, TYPES[first.dtype], direction)
-    compiled.pool(*kernels, told, last, divisor, first.data_ptr(), others, result.data_ptr())
+    compiled.pool(*kernels, window, last, divisor, first.data_ptr(), others, result.data_ptr())
 
 
 def _decomposed(
