@@ -99,6 +99,17 @@ def test_it_is_a_citizen_of_pytorch(name: str) -> None:
     citizen(name)
 
 
+@by_name
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("channels", [(3, 4), (64, 8), (8, 64)])
+@pytest.mark.parametrize("size", [(200,), (30, 30), (10, 9, 11)])
+def test_plans_are_told_no_less_than_the_error(
+    name: str, size: tuple[int, ...], channels: tuple[int, int], direction: str
+) -> None:
+    problem = replace(asked(size, 3, channels, torch.float32, padding=1), direction=direction)
+    assert error(name, problem) < find("convolution", name).error(problem)
+
+
 @pytest.mark.parametrize(("name", "limit"), [("winograd2", 5e-6), ("winograd4", 1e-4)])
 def test_the_error_of_float32_at_128_channels(name: str, limit: float) -> None:
     """F(2,3) rounds like the direct sum, F(4,3) an order of magnitude worse: why there is a name for each."""

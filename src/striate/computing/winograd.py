@@ -165,18 +165,21 @@ class Winograd(Tiled):
         return None
 
     def error(self, problem: Problem) -> float:
-        """Measured for float32, up to two axes; each axis more is one more transform of everything.
+        """Measured for float32 on normal numbers, up to two axes; each axis more transforms everything once more.
 
-        F(2,3) stays near 3e-6, F(4,3) grows from 1e-5 with the root of the channels, its gradient of the weights with
-        the root of the tiles.
+        F(2,3) stays near 3e-6; F(4,3) grows with the root of the products that are summed after the transforms: of
+        channels, or of tiles for the gradient of the weights.
         """
         further = max(0, sum(axis.kernel > 1 for axis in problem.geometry.axes) - 2)
         if self.filtering.outputs <= 2:
             return 3e-6 * 2.0**further
-        tiles = problem.batch * prod(-(-n // self.filtering.outputs) for n in problem.output_size)
-        by_channels = 1e-5 * max(1.0, problem.in_channels / problem.geometry.groups / 20) ** 0.5
-        by_tiles = 3.4e-6 * tiles**0.5 if problem.direction == "weight_gradient" else 0.0
-        return max(by_channels, by_tiles) * 4.0**further
+        groups, tiles = problem.geometry.groups, prod(-(-n // self.filtering.outputs) for n in problem.output_size)
+        sums = {
+            "forward": problem.in_channels / groups,
+            "input_gradient": problem.out_channels / groups,
+            "weight_gradient": problem.batch * tiles / 1.5,
+        }
+        return 1.9e-5 * max(1.0, sums[problem.direction] / 20) ** 0.5 * 6.0**further
 
     def estimate(self, problem: Problem) -> int:
         """Multiply-adds of N examples of J tiles, of t points each, and of the transforms, one axis after another.
