@@ -10,6 +10,7 @@
 #include "kernels.hpp"
 #include "lines.hpp"
 #include "packing.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -307,8 +308,7 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
     place_taps(tap_place, axis[2], direction, N);
     pack_weights(weights, tap_place, weight, blocks, axis, inward);
     const int64_t tasks = window.batch * tiles.all() * groups;
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t task = 0; task < tasks; ++task) {
+    on_threads(tasks, tasks > 1, [&](int64_t task) {
         const int64_t first = task % groups * at_once, here = std::min(at_once, blocks.count - first);
         const int64_t example = task / groups / tiles.all();
         const Region result = tiles[task / groups % tiles.all()];
@@ -336,7 +336,7 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
                     }
             if (out.data == unpacked) unpack<T, W>(unpacked, result, to, example, channels);
         }
-    }
+    });
 }
 
 // ---------------------------------------------------------------------------------------------------------- weights
@@ -484,8 +484,7 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
     const int64_t units = window.batch * tiles.all();
     const int64_t chunks = std::min(units, ceil_div(TASKS, groups)), length = blocks.planes * taps * N;
     W *partial = weight_scratch.at_least<W>(blocks.count * chunks * length);
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t task = 0; task < groups * chunks; ++task) {
+    on_threads(groups * chunks, groups * chunks > 1, [&](int64_t task) {
         const int64_t group = task % groups * at_once, here = std::min(at_once, blocks.count - group);
         const int64_t chunk = task / groups;
         for (int64_t block = group; block < group + here; ++block) {
@@ -509,9 +508,8 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
                 for (int64_t p = 0; p < blocks.planes; ++p, x.data += x_plane)
                     contribute<W>(line, size, x, y, partial + (block * chunks + chunk) * length + p * taps * N);
         }
-    }
-#pragma omp parallel for
-    for (int64_t block = 0; block < blocks.count; ++block) {
+    });
+    on_threads<Share::even>(blocks.count, blocks.count > 1, [&](int64_t block) {
         const auto channels = blocks.result<W>(block);
         W *sums = partial + block * chunks * length;
         for (int64_t chunk = 1; chunk < chunks; ++chunk)
@@ -519,7 +517,7 @@ void solve_weights(const Window &window, const Maps<T> &input, const Maps<T> &ou
         for (int64_t l = 0; l < channels.used; ++l)
             for (int64_t i = 0; i < blocks.planes * taps; ++i)
                 weight[channels.of[l] * blocks.planes * taps + i] = narrow<T, W>(sums[i * N + l]);
-    }
+    });
 }
 
 }  // namespace

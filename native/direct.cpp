@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lines.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -311,14 +312,18 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
     all.lanes = lanes, all.w = weights;
     all.fresh = inward ? 1 : axis[1].stride, all.row_pitch = from.step[1];
     all.apart = inward ? 1 : axis[2].stride, all.x_pitch = from.step[2];
-#pragma omp parallel
-    {
-        std::vector<Row> row(row_taps);
-        std::vector<W> room(reading == Reading::own ? 0 : row_taps * pieces.most() * std::max(N, blocks.planes));
-        Task<T, W> task = all;
-        task.row = row.data(), task.window = room.data();
-#pragma omp for schedule(dynamic)
-        for (int64_t band = 0; band < window.batch * bands; ++band) {
+    struct State {
+        std::vector<Row> row;
+        std::vector<W> room;
+    };
+    const int64_t gathered = reading == Reading::own ? 0 : row_taps * pieces.most() * std::max(N, blocks.planes);
+    on_threads(
+        window.batch * bands, window.batch * bands > 1,
+        [&] { return State{std::vector<Row>(row_taps), std::vector<W>(gathered)}; },
+        [&](State &state, int64_t band) {
+            Task<T, W> task = all;
+            Row *const row = state.row.data();
+            task.row = row, task.window = state.room.data();
             const int64_t example = band / bands, begin = band % bands * BAND, end = std::min(rows, begin + BAND);
             task.x = from.data + example * from.batch;
             for (int64_t r = begin; r < end; ++r) {
@@ -337,8 +342,7 @@ void solve_maps(const Window &window, const Maps<T> &from, const Maps<T> &to, co
                     piece.solve(task);
                 }
             }
-        }
-    }
+        });
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 
 #include "kernels.hpp"
 #include "pooling_rows.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -233,23 +234,22 @@ class Pooling {
         int64_t images = last ? batch : batch * channels;
         int64_t size = inner * volume(false), out = inner * volume(true);
         if (!last && !places && axes[2].single() && axes[0].identity() && axes[1].identity() && divisor) {
-#pragma omp parallel for schedule(static)
-            for (int64_t image = 0; image < images; ++image) rows_of_one(x + image * size, y + image * out);
-            return;
+            return on_threads<Share::even>(images, images > 1, [&](int64_t image) {
+                rows_of_one(x + image * size, y + image * out);
+            });
         }
-#pragma omp parallel
-        {
-            std::unique_ptr<Block> block;  // serves all images that a thread sees one after another
-#pragma omp for schedule(static)
-            for (int64_t unit = 0; unit < images * slices * parts; ++unit) {
+        using Kept = std::unique_ptr<Block>;  // serves all images that a thread sees one after another
+        const int64_t units = images * slices * parts;
+        on_threads<Share::even>(
+            units, units > 1, [] { return Kept(); },
+            [&](Kept &block, int64_t unit) {
                 int64_t image = unit % images, channel = unit / images % slices * some;
                 int64_t first = unit / images / slices * outputs, channels = std::min(some, inner - channel);
                 if (!block || block->first != first || block->some != channels)
                     block = std::make_unique<Block>(*this, channels, inner, first, std::min(first + outputs, width.out));
                 block->run(x + image * size + channel, y + image * out + channel,
                            values ? values + image * out + channel : nullptr);
-            }
-        }
+            });
     }
 
   private:

@@ -14,6 +14,7 @@
 
 #include "kernels.hpp"
 #include "pooling_runs.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -140,12 +141,14 @@ class Places {
     void each(int64_t batch, Body body) const {
         auto &[depth, height, width] = axes;
         int64_t rows = batch * depth.out * height.out;
-#pragma omp parallel
-        {
-            std::vector<Taps<Wide>> across(width.patterns.size());
+        struct State {
+            std::vector<Taps<Wide>> across;
             int64_t deep = -1, high = -1;
-#pragma omp for schedule(static)
-            for (int64_t row = 0; row < rows; ++row) {
+        };
+        on_threads<Share::even>(
+            rows, rows > 1, [&] { return State{std::vector<Taps<Wide>>(width.patterns.size())}; },
+            [&](State &state, int64_t row) {
+                auto &[across, deep, high] = state;
                 int64_t h = row % height.out, d = row / height.out % depth.out, image = row / height.out / depth.out;
                 if (deep != depth.pattern[d] || high != height.pattern[h]) {
                     deep = depth.pattern[d], high = height.pattern[h];
@@ -157,8 +160,7 @@ class Places {
                     body(across[width.pattern[w]], (base * width.size + width.first[w]) * channels,
                          (row * width.out + w) * channels, (end - w) * channels, width.again(w));
                 }
-            }
-        }
+            });
     }
 };
 
@@ -329,9 +331,9 @@ void scatter(Window window, const T *y, const uint8_t *marks, T *x) {
         add(window.batch, y, marks, x);
         return;
     }
-#pragma omp parallel for schedule(static)
-    for (int64_t image = 0; image < window.batch; ++image)
+    on_threads<Share::even>(window.batch, window.batch > 1, [&](int64_t image) {
         add(1, y + image * out, marks + image * out, x + image * size);
+    });
 }
 
 }  // namespace
@@ -404,11 +406,9 @@ void spread(const Window &window, bool last, const T *y, const int64_t *switches
     for (auto &axis : window.axis) size *= axis.size, out *= axis.out;
     int64_t images = last ? window.batch : window.batch * window.in_channels;
     int64_t some = rounds ? std::min<int64_t>(channels, 64) : channels, slices = (channels + some - 1) / some;
-#pragma omp parallel
-    {
-        std::vector<Wide> sums(rounds ? size * some : 0);
-#pragma omp for schedule(static)
-        for (int64_t unit = 0; unit < images * slices; ++unit) {
+    on_threads<Share::even>(
+        images * slices, images * slices > 1, [&] { return std::vector<Wide>(rounds ? size * some : 0); },
+        [&](std::vector<Wide> &sums, int64_t unit) {
             int64_t image = unit / slices, channel = unit % slices * some, width = std::min(some, channels - channel);
             const T *from = y + image * out * channels + channel;
             const int64_t *where = switches + image * out * channels + channel;
@@ -427,8 +427,7 @@ void spread(const Window &window, bool last, const T *y, const int64_t *switches
             if constexpr (rounds)
                 for (int64_t i = 0; i < size; ++i)
                     for (int64_t c = 0; c < width; ++c) to[i * channels + c] = narrow<T, Wide>(total[i * pitch + c]);
-        }
-    }
+        });
 }
 
 template void pool_direct(const Window &, Reduction, int64_t, const float *, float *, uint8_t *);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "position_call.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -35,11 +36,10 @@ class Scatter {
 
     void run() const {
         const int64_t groups = call.window.groups, tasks = ceil_div(call.blocks(), together) * groups * parts;
-#pragma omp parallel for schedule(dynamic) if (tasks > 1)
-        for (int64_t task = 0; task < tasks; ++task) {
+        on_threads(tasks, tasks > 1, [&](int64_t task) {
             const int64_t first = task / parts / groups * together;
             add(first, std::min(together, call.blocks() - first), task / parts % groups, task % parts * part);
-        }
+        });
     }
 
   private:

@@ -10,6 +10,7 @@
 
 #include "kernels.hpp"
 #include "position_packing.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -365,13 +366,12 @@ class Weights {
         W *const from = workspace.get<W>(window.batch * (inputs.size + outputs.size));
         W *const to = from + window.batch * inputs.size;
         const int64_t positions = box.n[0] * box.n[1] * box.n[2];
-#pragma omp parallel for if (window.batch > 1)
-        for (int64_t e = 0; e < window.batch; ++e)
+        on_threads<Share::even>(window.batch, window.batch > 1, [&](int64_t e) {
             pack(from + e * inputs.size, to + e * outputs.size, box, e, group);
+        });
         Depth examples{{{0, 0, window.batch}}, inputs.size, outputs.size};
         if (turned) std::swap(examples.left, examples.right);
-#pragma omp parallel for schedule(dynamic, 8) if (positions > 1)
-        for (int64_t position = 0; position < positions; ++position) {
+        on_threads(positions, positions > 1, [&](int64_t position) {
             const int64_t k = position % box.n[2], j = position / box.n[2] % box.n[1];
             const int64_t i = position / box.n[2] / box.n[1];
             const Axis *a = window.axis;
@@ -379,7 +379,7 @@ class Weights {
             const Line at = far(i, j, k);
             own_kernel((turned ? to : from) + at.left, (turned ? from : to) + at.right, examples,
                        kernel_of(row * a[2].period + box.lo[2] + k, group));
-        }
+        });
         workspace.trim();
     }
 
@@ -417,19 +417,17 @@ class Weights {
         const int64_t chunks = std::clamp<int64_t>(std::min(window.batch * alike / DEPTH, SUMS / all), 1,
                                                    std::min(CHUNKS, items));
         std::vector<W> sums(chunks * all);
-#pragma omp parallel for schedule(dynamic) if (chunks * groups > 1)
-        for (int64_t task = 0; task < chunks * groups; ++task) {
+        on_threads(chunks * groups, chunks * groups > 1, [&](int64_t task) {
             const int64_t chunk = task / groups, group = task % groups;
             add(chunk * items / chunks, (chunk + 1) * items / chunks, group,
                 sums.data() + chunk * all + group * kernels * size, chunks * groups == 1);
-        }
-#pragma omp parallel for if (all > 1 << 14)
-        for (int64_t task = 0; task < groups * kernels; ++task) {
+        });
+        on_threads<Share::even>(groups * kernels, all > 1 << 14, [&](int64_t task) {
             for (int64_t panel = 0; panel < panels; ++panel)
                 write(kernel_of(task % kernels, task / kernels), panel,
                       sums.data() + task * size + panel * panel_size(), chunks, all);
             settle();
-        }
+        });
     }
 
     // Adds what some examples and boxes give to all kernels of a group; threads share the work where this is `alone`.
@@ -440,17 +438,16 @@ class Weights {
         W *from = workspace.get<W>(most * (inputs.size + outputs.size)), *to = from + most * inputs.size;
         for (; first < last; first += most) {
             const int64_t count = std::min(most, last - first);
-#pragma omp parallel for if (alone && count > 1)
-            for (int64_t n = 0; n < count; ++n)
+            on_threads<Share::even>(count, alone && count > 1, [&](int64_t n) {
                 pack(from + n * inputs.size, to + n * outputs.size, grid.box((first + n) % grid.boxes()),
                      (first + n) / grid.boxes(), group);
-#pragma omp parallel for schedule(dynamic) if (alone && kernels > 1)
-            for (int64_t kernel = 0; kernel < kernels; ++kernel) {
+            });
+            on_threads(kernels, alone && kernels > 1, [&](int64_t kernel) {
                 const Depth depth = depth_of(kernel, first, count);
                 for (int64_t panel = 0; panel < panels; ++panel)
                     multiply(panel, turned ? to : from, turned ? from : to, depth,
                              sums + (kernel * panels + panel) * panel_size(), true);
-            }
+            });
         }
         workspace.trim();
     }

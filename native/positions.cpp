@@ -7,6 +7,7 @@
 // position_weights.cpp, but for that of few channels.
 #include "kernels.hpp"
 #include "position_scatter.hpp"
+#include "threads.hpp"
 
 namespace striate::STRIATE_SET {
 namespace {
@@ -56,12 +57,11 @@ class Solve {
     void run() {
         const int64_t chunks = ceil_div(call.blocks(), together), boxes = grid.boxes();
         const int64_t tasks = chunks * boxes * call.window.groups;
-#pragma omp parallel for schedule(dynamic) if (tasks > 1)
-        for (int64_t task = 0; task < tasks; ++task) {
+        on_threads(tasks, tasks > 1, [&](int64_t task) {
             const int64_t first = task / call.window.groups / boxes * together;
             const int64_t blocks = std::min(together, call.blocks() - first);
             solve(grid.box(task / call.window.groups % boxes), first, blocks, task % call.window.groups);
-        }
+        });
     }
 
   private:
@@ -144,11 +144,10 @@ class Solve {
         });
         packed.resize(group_size * call.window.groups);
         const int64_t tasks = list.size() * call.window.groups;
-#pragma omp parallel for if (packed.size() > 1 << 16)
-        for (int64_t task = 0; task < tasks; ++task) {
+        on_threads<Share::even>(tasks, packed.size() > 1 << 16, [&](int64_t task) {
             const int64_t item = task % list.size(), group = task / list.size();
             pack_class(packed.data() + group * group_size + starts[item], list[item].data(), group);
-        }
+        });
     }
 
     void solve(const Box &box, int64_t first, int64_t blocks, int64_t group) const {
@@ -224,18 +223,19 @@ class FewWeights {
         const int64_t size = kernels() * call.window.out_channels * call.reads;
         const int64_t chunks = std::clamp<int64_t>((int64_t(1) << 22) / size, 1, std::min(CHUNKS, boxes));
         std::vector<W> sums(size * chunks);
-#pragma omp parallel for schedule(dynamic) if (chunks * groups > 1)
-        for (int64_t task = 0; task < chunks * groups; ++task) {
+        on_threads(chunks * groups, chunks * groups > 1, [&](int64_t task) {
             const int64_t chunk = task / groups;
             for (int64_t n = chunk * boxes / chunks; n < (chunk + 1) * boxes / chunks; ++n)
                 box(grid.box(n % grid.boxes()), n / grid.boxes(), task % groups, sums.data() + chunk * size);
-        }
-#pragma omp parallel for if (size * chunks > 1 << 16)
-        for (int64_t i = 0; i < size; ++i) {
-            W sum = sums[i];
-            for (int64_t chunk = 1; chunk < chunks; ++chunk) sum += sums[chunk * size + i];
-            call.weight[i] = narrow<T, W>(sum);
-        }
+        });
+        constexpr int64_t SOME = 1 << 12;
+        on_threads<Share::even>(ceil_div(size, SOME), size * chunks > 1 << 16, [&](int64_t part) {
+            for (int64_t i = part * SOME; i < std::min(size, (part + 1) * SOME); ++i) {
+                W sum = sums[i];
+                for (int64_t chunk = 1; chunk < chunks; ++chunk) sum += sums[chunk * size + i];
+                call.weight[i] = narrow<T, W>(sum);
+            }
+        });
     }
 
   private:

@@ -524,7 +524,7 @@ BARRED = [
     (
         {"tolerance": 1e-7},
         "quick",
-        "its expected error is 1e-06 of the output's root mean square; the tolerance is 1e-07.",
+        "its expected error is 1.0e-06 of the output's root mean square; the tolerance is 1e-07.",
     ),
     ({"deterministic": True}, "late", "its bits change from run to run; the policy asks for determinism."),
     ({"workspace": 999}, "late", "it needs 1,000 bytes of workspace; the policy allows 999."),

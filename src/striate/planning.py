@@ -226,10 +226,10 @@ def barred(problem: Problem, name: str) -> str | None:
     error = found.error(problem)
     if error and problem.dtype.itemsize // (2 if problem.dtype.is_complex else 1) == 8:
         if error * FLOAT64 > 1e-12:
-            return f"its expected error is {error * FLOAT64:.2g} of the output's root mean square; 1e-12 is admitted."
+            return f"its expected error is {error * FLOAT64:.1e} of the output's root mean square; 1e-12 is admitted."
     elif error > policy.tolerance and problem.dtype.itemsize > 2:
         return (
-            f"its expected error is {error:.2g} of the output's root mean square; "
+            f"its expected error is {error:.1e} of the output's root mean square; "
             f"the tolerance is {policy.tolerance:.0e}."
         )
     if policy.deterministic and not found.deterministic:

@@ -45,10 +45,14 @@ class ChannelsLast(Relaid):
         return _refusal(problem)
 
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
-        return second.contiguous(memory_format=LAST[len(problem.size)])
+        return self._last(second)
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
-        return VENDOR.run(first.contiguous(memory_format=LAST[len(problem.size)]), second, problem)
+        return VENDOR.run(self._last(first), second, problem)
+
+    def _last(self, tensor: Tensor) -> Tensor:
+        """A single channel, too, gets the strides by which PyTorch tells the layouts apart; contiguous() leaves them."""
+        return tensor.to(memory_format=LAST[tensor.dim() - 2])
 
 
 class As2d(ChannelsLast):
