@@ -1,5 +1,4 @@
-// Vectors of 64 bytes in GCC's vector extensions: one source for every instruction set, which the compiler splits where
-// registers are narrower.
+// The types of the kernels' numbers, and how the narrow ones are widened and rounded.
 #pragma once
 
 #include <cstdint>
@@ -44,22 +43,5 @@ inline bfloat16 narrow<bfloat16, float>(float x) {
     if ((bits & 0x7fffffffu) > 0x7f800000u) return {uint16_t(bits >> 16 | 0x40)};
     return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
-
-typedef float floats __attribute__((vector_size(64), aligned(64)));
-typedef double doubles __attribute__((vector_size(64), aligned(64)));
-template <typename W>
-struct Vector;
-template <>
-struct Vector<float> {
-    typedef floats type;
-    typedef float loose __attribute__((vector_size(64), aligned(4)));  // at any address
-    static constexpr int lanes = 16;
-};
-template <>
-struct Vector<double> {
-    typedef doubles type;
-    typedef double loose __attribute__((vector_size(64), aligned(8)));
-    static constexpr int lanes = 8;
-};
 
 }  // namespace striate

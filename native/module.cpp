@@ -66,9 +66,14 @@ Window window_of(const std::string &direction, const Numbers &numbers) {
         const int64_t *n = &numbers[4 + FIELDS * a];
         window.axis[a] = {n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
     }
-    window.direction = direction == "forward"          ? Direction::forward
-                       : direction == "input_gradient" ? Direction::input_gradient
-                                                       : Direction::weight_gradient;
+    if (direction == "forward")
+        window.direction = Direction::forward;
+    else if (direction == "input_gradient")
+        window.direction = Direction::input_gradient;
+    else if (direction == "weight_gradient")
+        window.direction = Direction::weight_gradient;
+    else
+        throw std::invalid_argument("there is no such direction: " + direction);
     return window;
 }
 
@@ -140,10 +145,17 @@ void run_pool(const std::string &operation, const Window &window, bool last, int
     auto *switches = reinterpret_cast<const int64_t *>(others.switches);
     auto *marks = reinterpret_cast<uint8_t *>(others.marks);
     bool backward = window.direction == Direction::input_gradient;
-    Reduction reduction = operation == "maximum"    ? Reduction::maximum
-                          : operation == "switches" ? Reduction::switches
-                          : operation == "norm"     ? Reduction::norm
-                                                    : Reduction::sum;
+    Reduction reduction;
+    if (operation == "maximum")
+        reduction = Reduction::maximum;
+    else if (operation == "switches")
+        reduction = Reduction::switches;
+    else if (operation == "norm")
+        reduction = Reduction::norm;
+    else if (operation == "sum")
+        reduction = Reduction::sum;
+    else
+        throw std::invalid_argument("there is no such pooling: " + operation);
     nb::gil_scoped_release unlocked;
     if (backward && marks) {
         STRIATE_CALL(collect, window, from, marks, to)
@@ -185,5 +197,10 @@ NB_MODULE(_native, m) {
     m.def("pool", &pool_windows);
     m.attr("direct_taps") = DIRECT;
     m.def("instruction_set", [] { return chosen; });
-    m.def("use_instruction_set", [](const std::string &name) { chosen = name; });
+    m.def("use_instruction_set", [](const std::string &name) {
+        const std::string best = best_set();
+        if (name != best && !(name == "v3" && best == "v4"))
+            throw std::invalid_argument("this processor has no such instructions: " + name);
+        chosen = name;
+    });
 }

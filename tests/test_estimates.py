@@ -62,6 +62,14 @@ def test_another_kind_or_a_far_size_says_nothing(other: Problem) -> None:
     assert known.promising(other) == []
 
 
+def test_where_the_vendor_does_not_serve_no_size_is_too_far() -> None:
+    """Else the least work would decide, which is the same for all who only sum products."""
+    far = depthwise(channels=4096, kernel=3, size=500, batch=256)
+    known = table((depthwise(), {"im2col": 0.5, "native_positions": 0.1}))
+    found = {name: known.seconds(far, name, LIMITS) for name in ("im2col", "native_positions")}
+    assert found["im2col"] == pytest.approx(5 * found["native_positions"], rel=1e-2)  # type: ignore[operator]
+
+
 def test_promise_is_to_win_every_race_nearby() -> None:
     near, other = depthwise(), depthwise(batch=16)
     assert table((near, {"vendor": 1.0, "im2col": 0.5, "fft": 2.0})).promising(near) == ["im2col"]
@@ -125,6 +133,8 @@ from striate.computing import native
 depthwise = striate.plan((2, 128, 56, 56), (128, 1, 31, 31), padding=15, groups=128, direction="weight_gradient")
 local = striate.plan((16, 32, 28, 28), (28, 28, 32, 32, 3, 3), padding=1)
 bottleneck = striate.plan((8, 64, 56, 56), (256, 64, 1, 1))
+large = striate.plan((4, 16, 63, 63), (55, 55, 16, 16, 9, 9), direction="weight_gradient")
+assert large.algorithm == local.algorithm, large
 print(depthwise.algorithm, local.algorithm, bottleneck.algorithm, native.compiled is not None)
 """
     environment = os.environ | {"STRIATE_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}

@@ -36,6 +36,11 @@ def test_a_calibration_is_kept(cache: Path) -> None:
     assert machine.ceilings() == found
 
 
+def test_a_record_that_lacks_a_ceiling_is_none(cache: Path) -> None:
+    wisdom.opened().keep(machine._key(), {"float32": 1e9})
+    assert machine.ceilings() is machine.SHIPPED
+
+
 def test_another_number_of_threads_is_another_machine(cache: Path) -> None:
     ticks = count()
     machine.calibrate(clock=lambda: float(next(ticks)))

@@ -252,3 +252,28 @@ def test_pooling_kernels_refuse_tensors_that_are_not_those_of_their_problem() ->
     with pytest.raises(AlgorithmError) as other:
         operator(torch.zeros(1, 2, 3, 3), switches, "switches", "input_gradient", 1, numbers)
     assert str(other.value) == "Switches (1, 2, 2, 3) are not those of maps (1, 2, 3, 3)."
+
+
+def test_pooling_kernels_compare_norms_and_switches_with_the_maps() -> None:
+    window = Problem("sum", Geometry.window(2, 2, stride=2), 1, 1, 1, (8, 8), torch.float32)
+    numbers = native.as_numbers(window)
+    x, y = torch.ones(1, 2, 8, 8), torch.ones(1, 2, 4, 4)
+    with pytest.raises(AlgorithmError) as short:
+        torch.ops.striate.native_norm_gradient(y, torch.ones(1, 2, 2, 2), x, numbers)
+    assert str(short.value) == (
+        "For x (1, 2, 8, 8) of torch.float32, gradient and norm are (1, 2, 4, 4) of the same type; they are "
+        "(1, 2, 4, 4) of torch.float32 and (1, 2, 2, 2) of torch.float32."
+    )
+    with pytest.raises(AlgorithmError) as narrow:
+        torch.ops.striate.native_pool(y, y.to(torch.int32), "switches", "input_gradient", 1, numbers)
+    assert str(narrow.value) == "Switches are int64, or uint8 where they are marks; these are torch.int32."
+
+
+def test_the_kernels_know_their_words() -> None:
+    numbers = native.shape_and_window("forward", tuple(native.as_numbers(WHOLE[0])))[1]
+    with pytest.raises(ValueError, match=r"^there is no such direction: backwards$"):
+        native.compiled.convolution("channels", "float64", "backwards", numbers)
+    with pytest.raises(ValueError, match=r"^there is no such pooling: median$"):
+        native.compiled.pool("median", "float64", "forward", [1, *numbers], False, 1, 0, (0,) * 5, 0)
+    with pytest.raises(ValueError, match=r"^this processor has no such instructions: v9$"):
+        native.compiled.use_instruction_set("v9")

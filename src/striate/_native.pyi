@@ -22,8 +22,11 @@ def pool(
     channels_last: bool,
     divisor: int,
     first: int,
-    second: int,
+    others: Sequence[int],
     result: int,
 ) -> None: ...
+
+direct_taps: int
+
 def instruction_set() -> str: ...
 def use_instruction_set(name: str) -> None: ...

@@ -122,7 +122,8 @@ class Table:
     def near(self, problem: Problem) -> list[tuple[float, Race]]:
         """The nearest races and their distances in weighted doublings, nearest first.
 
-        In 16 bits the arithmetic that a processor lacks decides, not the size: the nearest is near enough.
+        In 16 bits the arithmetic that a processor lacks decides, not the size, and where the vendor does not serve
+        there is no one to fall back on: the nearest is near enough.
         """
         races = self.races.get(kind(problem), [])
         here = place(problem)
@@ -131,7 +132,7 @@ class Table:
             other = replace(problem, layout=next(name for name in LAYOUTS if name != problem.layout))
             races = self.races.get(kind(other), [])
         found = sorted(((_distance(here, race.place), race) for race in races), key=lambda pair: pair[0])
-        return [pair for pair in found[:NEIGHBOURS] if pair[0] <= RADIUS or half]
+        return [pair for pair in found[:NEIGHBOURS] if pair[0] <= RADIUS or half or not pair[1].relative]
 
     def seconds(self, problem: Problem, name: str, limits: machine.Ceilings) -> float | None:
         """The estimate, or None where nothing near is known of the algorithm."""

@@ -23,10 +23,11 @@ from ..machine import EVERYTHING, MEMORY, Ceilings, Level, kind, name
 Clock = Callable[[], float]
 CACHES = {"L1": 32 * 1024, "L2": 1024 * 1024, "L3": 32 * 1024 * 1024}
 """Bytes, where the system does not say."""
-ALLOCATOR = {"M_TRIM_THRESHOLD": -1, "M_MMAP_THRESHOLD": -3}
-"""What glibc calls the sizes from which freed memory goes back to the system."""
-KEPT, USUAL = 32 * 1024 * 1024, 128 * 1024
-"""Bytes: the most that glibc accepts, and its default."""
+ALLOCATOR = {"M_TRIM_THRESHOLD": (-1, 1024**3), "M_MMAP_THRESHOLD": (-3, 32 * 1024**2)}
+"""The sizes from which freed memory goes back to the system: glibc's names, numbers, and the bytes set here.
+
+Blocks of more than 32 MiB are fetched anew each time whatever is set.
+"""
 _SIDE = 1024  # of the square matrices whose product is the peak
 _LINE = 64  # bytes
 _COPIED = 128 * 1024 * 1024  # bytes in one call
@@ -124,11 +125,14 @@ def describe(threads: int) -> dict[str, Any]:
     }
 
 
-def keep_freed(size: int) -> None:
-    """Let blocks of fewer bytes stay with the process when they are freed, where the allocator is glibc's."""
+def keep_freed() -> None:
+    """Let blocks of up to 32 MiB stay with the process when they are freed, where the allocator is glibc's.
+
+    This cannot be undone: setting a size ends glibc's own adaptation of it.
+    """
     if platform.libc_ver()[0] == "glibc":
         allocator = ctypes.CDLL(None)
-        for option in ALLOCATOR.values():
+        for option, size in ALLOCATOR.values():
             allocator.mallopt(option, size)
 
 
@@ -136,9 +140,9 @@ def keep_freed(size: int) -> None:
 def quiet(threads: int) -> Iterator[None]:
     """A block that computes with so many threads, on as many cores where the system allows, without collecting garbage.
 
-    The last cores are taken: systems tend to serve devices on the first. Freed memory of up to 32 MiB stays with the
-    process: fetching its pages anew can take longer than a small layer, and would hit one contender or another
-    depending on what stands behind its result in memory.
+    The last cores are taken: systems tend to serve devices on the first. Freed blocks of up to 32 MiB stay with the
+    process from now on: fetching their pages anew can take longer than a small layer, and would hit one contender or
+    another depending on what stands behind its result in memory.
     """
     before = torch.get_num_threads()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
@@ -147,11 +151,10 @@ def quiet(threads: int) -> Iterator[None]:
     if cores:
         os.sched_setaffinity(0, sorted(cores)[-threads:])
     gc.disable()
-    keep_freed(KEPT)
+    keep_freed()
     try:
         yield
     finally:
-        keep_freed(USUAL)
         if collects:
             gc.enable()
         if cores:

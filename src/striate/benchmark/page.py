@@ -85,6 +85,7 @@ INTRODUCTION = """# Performance
 `striate bench --write docs/performance.md` measured and wrote this page.
 Every layer below is a published one.
 Striate's public functions and every way that PyTorch is known for compute it in one process, in turns, after each result has been compared with float64.
+Freed memory stays with the process, for both: pages that the system clears anew would cost more than many layers, and at random.
 
 Numbers are {dtype}.
 A ratio is the best of PyTorch's times over the best of Striate's, each side in the layout that serves it best (default or channels-last): above 1, Striate is faster.

@@ -21,8 +21,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2, tor
 EXACT = {torch.float32: 2e-5}
 """The same for algorithms that only sum the products of the definition."""
 FACTOR = 4.0  # long sums round: an exact algorithm may be off by so many times what PyTorch's own kernel is
-EXAMPLES = 2
-BLOCKS = 7  # no divisor of any number of lanes, so that channels which a kernel confuses are not the same
+EXAMPLES, BLOCKS = 3, 7  # no divisors of any number of lanes, so that what a kernel confuses is not the same
 
 Truth = dict[str, Tensor]
 
@@ -115,7 +114,10 @@ def plans(case: Case, dtype: torch.dtype, layout: str) -> dict[str, str]:
     """The algorithm that the plan chooses in a memory layout, for each direction."""
     if case.pooling:
         operation = "maximum" if case.layer == "max_pool" else "sum"
-        problem = Problem(operation, case.geometry, 1, 1, 1, case.size, dtype, layout=layout)
+        sizes = (case.shape[0], case.shape[1], case.shape[1], case.size)
+        problem = Problem(operation, case.geometry, *sizes, dtype, layout=layout)
+        if case.layer == "lp_pool" and find("sum", "native").refuses(problem) is None:
+            return dict.fromkeys(("forward", "input_gradient"), "native")
         turned = replace(problem, operation="switches" if operation == "maximum" else "sum", direction="input_gradient")
         return {"forward": planning.choose(problem).algorithm, "input_gradient": planning.choose(turned).algorithm}
     posed = planning.pose(case.geometry, case.shape[0], case.shape[1], case.outputs, case.size, dtype, "cpu", layout)

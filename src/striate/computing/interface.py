@@ -130,7 +130,8 @@ class Algorithm(Protocol):
     def exact(self) -> bool:
         """Whether it only sums the products of the definition, in some order.
 
-        Then sums of whole numbers are exact, and a NaN or infinity reaches those outputs alone that read it.
+        Then sums of whole numbers are exact, and a NaN or infinity of the input reaches those outputs alone that
+        read it.
         """
 
     @property

@@ -37,6 +37,7 @@ except ImportError:
 
 
 AXES = 3
+PAST = 160  # numbers of room past the ends of one packed example
 TILES = 2**21  # bytes of packed tiles that one thread holds, at most
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 FIELDS = ("kernel", "stride", "dilation", "before", "after", "period")
@@ -75,11 +76,19 @@ class Native(Base):
         return None if axes <= AXES else f"the window has {axes} spatial axes; the compiled kernels have {AXES}."
 
     def workspace(self, problem: Problem) -> int:
-        """Packed tiles of each thread, packed weights, and as many partial sums of their gradient as there may be."""
-        shape = problem.geometry.weight_shape(problem.in_channels, problem.out_channels)
-        everywhere = problem.geometry.period == problem.output_size and prod(problem.output_size) > 1
-        copies = self.sums if problem.direction == "weight_gradient" and not everywhere else 1
-        return TILES * torch.get_num_threads() + copies * prod(shape) * max(4, problem.dtype.itemsize)
+        """Packed tiles of each thread, packed weights, and as many partial sums of their gradient as there may be.
+
+        Gradients of weights that are used once are summed over all examples at once, at one position at least.
+        """
+        geometry, itemsize = problem.geometry, max(4, problem.dtype.itemsize)
+        shape = geometry.weight_shape(problem.in_channels, problem.out_channels)
+        everywhere = geometry.period == problem.output_size and prod(problem.output_size) > 1
+        if problem.direction != "weight_gradient" or not everywhere:
+            copies = self.sums if problem.direction == "weight_gradient" else 1
+            return TILES * torch.get_num_threads() + copies * prod(shape) * itemsize
+        read = problem.in_channels // geometry.groups * prod(axis.extent for axis in geometry.axes)
+        packed = problem.batch * (read + problem.out_channels // geometry.groups + PAST) * itemsize
+        return max(TILES * torch.get_num_threads(), packed) + prod(shape) * itemsize
 
     def bind(self, problem: Problem) -> Callable[[Tensor, Any], Tensor]:
         return _bound(self.lanes, problem)

@@ -148,6 +148,8 @@ def _compute(
 ) -> Tensor:
     if second is not None and second.shape != first.shape:
         raise AlgorithmError(f"Switches {tuple(second.shape)} are not those of maps {tuple(first.shape)}.")
+    if second is not None and second.dtype not in (torch.int64, torch.uint8):
+        raise AlgorithmError(f"Switches are int64, or uint8 where they are marks; these are {second.dtype}.")
     if second is not None and second.dtype == torch.uint8:
         return _collect(first, second, numbers)
     layout = _layout(first)
@@ -319,6 +321,12 @@ def _derive_maximum(ctx: Any, gradient: Tensor, _: Any) -> Any:
 
 
 def _norm_gradient(gradient: Tensor, norm: Tensor, x: Tensor, numbers: list[int]) -> Tensor:
+    windows = (*x.shape[:2], *shape_and_window("forward", tuple(numbers))[0][1:])
+    if not gradient.shape == norm.shape == windows or not gradient.dtype == norm.dtype == x.dtype:
+        raise AlgorithmError(
+            f"For x {tuple(x.shape)} of {x.dtype}, gradient and norm are {windows} of the same type; they are "
+            f"{tuple(gradient.shape)} of {gradient.dtype} and {tuple(norm.shape)} of {norm.dtype}."
+        )
     layout = _layout(x)
     x = x.contiguous(memory_format=layout)
     if not _direct(x, numbers):

@@ -51,7 +51,7 @@ class ChannelsLast(Relaid):
         return VENDOR.run(self._last(first), second, problem)
 
     def _last(self, tensor: Tensor) -> Tensor:
-        """A single channel, too, gets the strides by which PyTorch tells the layouts apart; contiguous() leaves them."""
+        """A lone channel, too, gets the strides by which PyTorch tells layouts apart; contiguous() leaves them."""
         return tensor.to(memory_format=LAST[tensor.dim() - 2])
 
 

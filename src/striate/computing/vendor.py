@@ -26,7 +26,7 @@ def even(axes: tuple[Axis, ...]) -> tuple[list[int], tuple[tuple[int, int], ...]
 
 
 class Convolution(Base):
-    """``torch.nn.functional.conv1d`` to ``conv3d``, their transposed kin, and PyTorch's own weight gradient."""
+    """``torch.nn.functional.conv1d`` to ``conv3d``, their transposed kin, and PyTorch's own gradients."""
 
     def refuses(self, problem: Problem) -> str | None:
         axes, period = len(problem.geometry.axes), problem.geometry.period
@@ -43,32 +43,31 @@ class Convolution(Base):
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         if problem.direction == "weight_gradient":
             return self._weight_gradient(first, first if second is None else second, problem)
-        both, uneven = even(problem.geometry.axes)
-        odd = any(map(any, uneven)) or first.is_complex() or first.shape[0] == 0
-        if problem.direction == "forward" or odd or second is None:
-            return bind(problem.window)(first, second, None)
-        return self._input_gradient(first, second, problem, both)
+        if problem.direction == "input_gradient" and second is not None:
+            found = self._input_gradient(first, second, problem)
+            if found is not None:
+                return found
+        return bind(problem.window)(first, second, None)
 
-    def workspace(self, problem: Problem) -> int:
-        inputs, outputs = problem.in_channels * prod(problem.size), problem.out_channels * prod(problem.output_size)
-        unseen = problem.direction == "input_gradient" and inputs > outputs
-        return problem.batch * inputs * problem.dtype.itemsize if unseen else 0
-
-    def _input_gradient(self, y: Tensor, weight: Tensor, problem: Problem, both: list[int]) -> Tensor:
+    def _input_gradient(self, y: Tensor, weight: Tensor, problem: Problem) -> Tensor | None:
         """PyTorch's backward kernel, which for channels-last groups is far faster than its transposed convolution.
 
-        It asks for an input of which it reads the shape and the layout alone: y's memory serves where it is enough.
+        It asks for an input of which it reads the shape and the layout alone: y's memory stands for it. None where that
+        is too little, or the window is not padded evenly.
         """
         geometry, shape = problem.geometry, (problem.in_channels, *problem.size)
+        both, uneven = even(geometry.axes)
         last = layout_of(y) == LAYOUTS[1]
         dense = (y.movedim(1, -1) if last else y).is_contiguous() and prod(shape) <= prod(y.shape[1:])
-        lain = ((y.shape[0], *shape), _strides(shape, last))
-        x, steps = y.as_strided(*lain) if dense else y.new_empty_strided(*lain), _steps(geometry)
+        if not dense or any(map(any, uneven)) or y.is_complex() or y.shape[0] == 0:
+            return None
+        steps = _steps(geometry)
         stride, dilation, none = steps["stride"], steps["dilation"], [0] * len(both)
-        asked = [True, False, False]
-        return torch.ops.aten.convolution_backward(
+        x, asked = y.as_strided((y.shape[0], *shape), _strides(shape, last)), [True, False, False]
+        found: Tensor = torch.ops.aten.convolution_backward(
             y, x, weight, None, stride, both, dilation, False, none, geometry.groups, asked
         )[0]
+        return found
 
     def _weight_gradient(self, x: Tensor, y: Tensor, problem: Problem) -> Tensor:
         if x.is_complex():  # PyTorch's kernel takes real numbers only
