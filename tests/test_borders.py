@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from striate.borders import extend, gather_back
+import striate
+from striate.borders import extend, gather_back, layout_of
 
 MODES = ["reflect", "replicate", "circular"]
 
@@ -58,3 +59,20 @@ def test_many_copies_of_few_sources_are_added_at_once() -> None:
     places = [("replicate", 4, 1000, 0)]
     assert gather_back(torch.ones(1, 1, 1004), places).tolist() == [[[1001.0, 1.0, 1.0, 1.0]]]
     assert gather_back(torch.ones(1, 1, 9), [("replicate", 2, 3, 4)]).tolist() == [[[4.0, 5.0]]]
+
+
+def test_a_lone_channel_says_by_its_stride_how_it_lies() -> None:
+    """As PyTorch reads it; every position's stride is the same in both layouts."""
+    gray = torch.rand(2, 1, 4, 5)
+    assert layout_of(gray) == "channels_first"
+    last = gray.to(memory_format=torch.channels_last)
+    assert layout_of(last) == "channels_last"
+    assert layout_of(torch.rand(2, 1, 9).movedim(1, -1).contiguous().movedim(-1, 1)) == "channels_last"
+    assert layout_of(torch.rand(3, 1, 1, 1).to(memory_format=torch.channels_last)) == "channels_first"
+    assert layout_of(torch.rand(2, 3, 1, 1)) == "channels_first"
+    weight = torch.rand(6, 1, 3, 3)
+    for algorithm in ("vendor", "im2col", "native_positions", None):
+        maps = striate.conv(last, weight, algorithm=algorithm)
+        assert maps.is_contiguous(memory_format=torch.channels_last), algorithm
+        assert striate.conv(gray, weight, algorithm=algorithm).is_contiguous(), algorithm
+        torch.testing.assert_close(maps, torch.conv2d(gray, weight))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import torch
@@ -24,6 +25,21 @@ def pad(x: Tensor, rows: Sequence[tuple[int, int]], value: float = 0.0) -> Tenso
 
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+LAYOUTS = ("channels_first", "channels_last")
+
+
+def layout_of(x: Tensor) -> str:
+    """How a tensor ``(N, C, *spatial)`` lies in memory; where both would be true, or neither, channels stand first.
+
+    A lone channel says by its stride, as PyTorch reads it: 1, although there is no other channel to step to, where it
+    stands last.
+    """
+    if x.dim() < 3:
+        return LAYOUTS[0]
+    if x.is_contiguous():
+        return LAYOUTS[1] if x.stride(1) == 1 and x.shape[1] == 1 and prod(x.shape[2:]) > 1 else LAYOUTS[0]
+    steps = x.stride()
+    return LAYOUTS[1] if steps[1] == 1 and min(steps[2:]) > 1 else LAYOUTS[0]
 
 
 def laid_like(y: Tensor, x: Tensor) -> Tensor:
@@ -32,7 +48,7 @@ def laid_like(y: Tensor, x: Tensor) -> Tensor:
     if layout is None or y.dim() != x.dim():
         return y
     try:
-        last = not x.is_contiguous() and x.is_contiguous(memory_format=layout)
+        last = layout_of(x) == LAYOUTS[1] and x.is_contiguous(memory_format=layout)
         return y.contiguous(memory_format=layout) if last else y.contiguous()
     except RuntimeError:  # under vmap a tensor does not say how it lies
         return y

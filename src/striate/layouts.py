@@ -21,7 +21,7 @@ LAID = "_laid_before_striate"
 def _to_last(value: Any) -> Any:
     """Maps of two and three axes in channels-last memory."""
     is_map = isinstance(value, Tensor) and value.dim() in LAST and value.is_floating_point()
-    return value.contiguous(memory_format=LAST[value.dim()]) if is_map else value
+    return value.to(memory_format=LAST[value.dim()]) if is_map else value
 
 
 def _to_first(value: Any) -> Any:
@@ -102,7 +102,7 @@ def lay(model: nn.Module, layout: str, outputs: Sequence[Tensor]) -> None:
     strides: dict[Tensor, tuple[int, ...]] = {}  # a parameter of two modules is re-laid once
     for module, weight in list(_kernels(model)):
         module.__dict__[LAID] = strides.setdefault(weight, weight.stride())
-        weight.data = weight.data.contiguous(
+        weight.data = weight.data.to(
             memory_format=LAST[weight.dim()] if layout == LAST_CHANNELS else torch.contiguous_format
         )
     model.register_forward_pre_hook(ENTER[layout], with_kwargs=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .borders import LAST
+from .borders import LAST, LAYOUTS, layout_of
 from .fusion import ACTIVATIONS, NORMALISATIONS
 from .planned_layers import CONVOLUTIONS, LAYERS, TRANSPOSED
 
@@ -43,14 +43,14 @@ class Call:
         """Whether it lies channels-last, and not in both ways."""
         x = torch.empty_strided(self.shape, self.strides, device="meta")
         last = LAST.get(x.dim())
-        return last is not None and not x.is_contiguous() and x.is_contiguous(memory_format=last)
+        return last is not None and layout_of(x) == LAYOUTS[1] and x.is_contiguous(memory_format=last)
 
     def example(self, layout: str) -> Tensor:
         """Random numbers that lie as the input did, or in the layout named."""
         x = torch.randn(self.shape, dtype=self.dtype, device=self.device)
         last = LAST.get(len(self.shape))
         if last is not None and (layout == "channels_last" or (layout == "as given" and self.is_last)):
-            return x.contiguous(memory_format=last)
+            return x.to(memory_format=last)
         return x
 
 

@@ -1,6 +1,7 @@
 """The ways to compute a window, one class each; importing this registers them."""
 
 from . import reference, vendor  # isort: skip
+from ..borders import LAYOUTS, layout_of
 from . import (
     fft,
     im2col,
@@ -19,7 +20,6 @@ from . import (
 from .interface import (
     ALGORITHMS,
     DIRECTIONS,
-    LAYOUTS,
     Algorithm,
     Base,
     Problem,
@@ -29,7 +29,6 @@ from .interface import (
     bound,
     find,
     lay,
-    layout_of,
     register,
 )
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from .. import cost, gradients
+from ..borders import LAYOUTS
 from ..errors import AlgorithmError, unknown_name
 from ..geometry import Geometry
 from ..policy import Policy, current
 
 DIRECTIONS = ("forward", "input_gradient", "weight_gradient")
 OPERATIONS = ("convolution", "maximum", "switches", "sum")
-LAYOUTS = ("channels_first", "channels_last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,6 @@ def autocasts(device: str) -> bool:
 def as_given(device: str) -> AbstractContextManager[Any]:
     """A block in which autocast changes no type: what runs inside has chosen its types already."""
     return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
-
-
-def layout_of(x: Tensor) -> str:
-    """How a tensor ``(N, C, *spatial)`` lies in memory; where both would be true, or neither, channels stand first."""
-    if x.is_contiguous() or x.dim() < 3:
-        return LAYOUTS[0]
-    steps = x.stride()
-    return LAYOUTS[1] if steps[1] == 1 and min(steps[2:]) > 1 else LAYOUTS[0]
 
 
 def lay(x: Tensor, layout: str) -> Tensor:

@@ -18,10 +18,11 @@ from torch._decomp import register_decomposition
 from torch.nn import Parameter
 from torch.utils.flop_counter import register_flop_formula
 
+from ..borders import layout_of
 from ..errors import AlgorithmError
 from ..geometry import Axis, Geometry
 from .im2col import Im2col
-from .interface import Base, Problem, layout_of
+from .interface import Base, Problem
 
 compiled: Any
 try:

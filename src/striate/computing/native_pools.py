@@ -13,11 +13,12 @@ from torch._decomp import register_decomposition
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
+from ..borders import LAYOUTS, layout_of
 from ..errors import AlgorithmError
 from ..geometry import Geometry
 from ..taps import counts
 from . import passes, pools
-from .interface import LAYOUTS, Problem, register
+from .interface import Problem, register
 from .native import LAST, LIBRARY, TYPES, Native, as_numbers, compiled, from_numbers, plain, shape_and_window, watched
 from .reference import accumulator
 
@@ -131,7 +132,7 @@ def _real(numbers: list[int], like: Tensor) -> Tensor:
 def _layout(first: Tensor) -> torch.memory_format:
     """Channels-last where the operand is laid so and not also the other way."""
     last = LAST.get(first.dim() - 2)
-    is_last = last is not None and not first.is_contiguous() and first.is_contiguous(memory_format=last)
+    is_last = last is not None and layout_of(first) == LAYOUTS[1] and first.is_contiguous(memory_format=last)
     return last if last is not None and is_last else torch.contiguous_format
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..borders import LAST, pad
+from ..borders import LAST, LAYOUTS, layout_of, pad
 from ..geometry import Axis, Geometry
 from . import passes
-from .interface import LAYOUTS, Base, Problem, as_given, layout_of, register
+from .interface import Base, Problem, as_given, register
 from .passes import Values
 from .reference import accumulator, tap_windows
 from .vendor import CONV

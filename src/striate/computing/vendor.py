@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..borders import pad
+from ..borders import LAYOUTS, layout_of, pad
 from ..geometry import Axis, Geometry
-from .interface import LAYOUTS, Base, Problem, lay, layout_of, register
+from .interface import Base, Problem, lay, register
 
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
