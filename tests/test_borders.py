@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import striate
-from striate.borders import extend, gather_back, layout_of
+from striate.borders import extend, gather_back, laid_like, layout_of
+from striate.computing import lay
 
 MODES = ["reflect", "replicate", "circular"]
 
@@ -67,7 +68,7 @@ def test_a_lone_channel_says_by_its_stride_how_it_lies() -> None:
     assert layout_of(gray) == "channels_first"
     last = gray.to(memory_format=torch.channels_last)
     assert layout_of(last) == "channels_last"
-    assert layout_of(torch.rand(2, 1, 9).movedim(1, -1).contiguous().movedim(-1, 1)) == "channels_last"
+    assert layout_of(torch.rand(2, 9, 1).movedim(-1, 1)) == "channels_last"
     assert layout_of(torch.rand(3, 1, 1, 1).to(memory_format=torch.channels_last)) == "channels_first"
     assert layout_of(torch.rand(2, 3, 1, 1)) == "channels_first"
     weight = torch.rand(6, 1, 3, 3)
@@ -76,3 +77,16 @@ def test_a_lone_channel_says_by_its_stride_how_it_lies() -> None:
         assert maps.is_contiguous(memory_format=torch.channels_last), algorithm
         assert striate.conv(gray, weight, algorithm=algorithm).is_contiguous(), algorithm
         torch.testing.assert_close(maps, torch.conv2d(gray, weight))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 9), (2, 1, 4, 5), (2, 3, 4, 5), (2, 1, 3, 4, 5), (2, 2, 3)])
+def test_what_is_laid_lies_so(shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape)
+    last = lay(x, "channels_last")
+    assert (layout_of(x), layout_of(last)) == ("channels_first", "channels_last")
+    assert last.equal(x)
+    back = lay(last, "channels_first")
+    assert (layout_of(back), back.stride()) == ("channels_first", x.stride())
+    if len(shape) > 3:
+        for like in (x, last):
+            assert {layout_of(laid_like(y, like)) for y in (x, last)} == {layout_of(like)}

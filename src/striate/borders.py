@@ -49,7 +49,8 @@ def laid_like(y: Tensor, x: Tensor) -> Tensor:
         return y
     try:
         last = layout_of(x) == LAYOUTS[1] and x.is_contiguous(memory_format=layout)
-        return y.contiguous(memory_format=layout) if last else y.contiguous()
+        wanted = layout if last else torch.contiguous_format
+        return y.to(memory_format=wanted) if y.shape[1] == 1 else y.contiguous(memory_format=wanted)
     except RuntimeError:  # under vmap a tensor does not say how it lies
         return y
 

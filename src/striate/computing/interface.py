@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import cost, gradients
-from ..borders import LAYOUTS
+from ..borders import LAYOUTS, layout_of
 from ..errors import AlgorithmError, unknown_name
 from ..geometry import Geometry
 from ..policy import Policy, current
@@ -98,7 +98,11 @@ def as_given(device: str) -> AbstractContextManager[Any]:
 
 def lay(x: Tensor, layout: str) -> Tensor:
     """The tensor ``(N, C, *spatial)`` in this layout."""
-    return x.contiguous() if layout == LAYOUTS[0] else x.movedim(1, -1).contiguous().movedim(-1, 1)
+    if layout == layout_of(x):
+        return x.contiguous() if layout == LAYOUTS[0] else x.movedim(1, -1).contiguous().movedim(-1, 1)
+    if layout == LAYOUTS[0]:
+        return x.clone(memory_format=torch.contiguous_format)
+    return torch.empty_like(x.movedim(1, -1), memory_format=torch.contiguous_format).movedim(-1, 1).copy_(x)
 
 
 class Algorithm(Protocol):
