@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+import pickle
 from typing import Any
 
 import pytest
@@ -938,3 +939,54 @@ def test_a_layer_is_checked_when_it_is_built(build: Any, message: str) -> None:
     with pytest.raises(GeometryError) as caught:
         build()
     assert str(caught.value) == message
+
+
+def _same(layer: torch.nn.Module, x: Tensor, **options: Any) -> None:
+    expected = F.conv2d(x, layer.weight, layer.bias, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_that_keeps_its_last_call_sees_every_change() -> None:
+    layer = striate.nn.Conv2d(4, 4, 3, dtype=torch.float64)
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    for _ in range(2):
+        _same(layer, x)
+        _same(layer, x[:1])
+        _same(layer, x.contiguous(memory_format=torch.channels_last))
+    layer.stride = (2, 2)
+    _same(layer, x, stride=2)
+    layer.bias = None
+    _same(layer, x, stride=2)
+    layer.weight = torch.nn.Parameter(torch.randn(6, 4, 2, 2, dtype=torch.float64))
+    _same(layer, x, stride=2)
+    layer.float()
+    with pytest.raises(GeometryError, match="float64"):
+        layer(x)
+    layer.double()
+    torch.nn.utils.parametrizations.weight_norm(layer)
+    _same(layer, x, stride=2)
+    biased = striate.nn.Conv2d(4, 4, 3, dtype=torch.float64)
+    _same(biased, x)
+    torch.nn.utils.parametrize.register_parametrization(biased, "bias", torch.nn.Tanh(), unsafe=True)
+    _same(biased, x)
+
+
+def test_a_layer_that_keeps_its_last_call_sees_another_policy() -> None:
+    layer = striate.nn.Conv2d(4, 4, 3)
+    x = torch.randn(1, 4, 9, 9)
+    layer(x), layer(x)
+    calls = [layer._recent.call]
+    with striate.tuning("frozen"):
+        layer(x)
+        calls.append(layer._recent.call)
+    assert calls[0][0] != calls[1][0]
+
+
+def test_copies_of_a_layer_keep_no_calls() -> None:
+    layer = striate.nn.Conv2d(4, 4, 3)
+    x = torch.randn(1, 4, 9, 9)
+    expected = layer(x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert twin._recent.call == ((), None)
+        assert torch.equal(twin(x), expected)
+        assert twin._recent is not layer._recent

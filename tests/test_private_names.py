@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch._decomp
+import torch._functorch.utils
 import torch._subclasses.fake_tensor
 import torch.utils._python_dispatch
 import torch.utils._pytree
@@ -29,6 +30,7 @@ INSTEAD = {
     "torch._C._len_torch_dispatch_stack": "torch.utils._python_dispatch._get_current_dispatch_mode() is not None",
     "torch._decomp.register_decomposition": "leave it out: compilers then keep the operator as one node",
     "torch._subclasses.fake_tensor.FakeTensor": "torch.compiler.is_compiling(), which is false under a FakeTensorMode",
+    "torch._functorch.utils.unwrap_dead_wrappers": "the autograd function's own apply, slower",
     "torch.nn.modules.batchnorm._BatchNorm": "the classes BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm",
     "torch.utils._python_dispatch.TorchDispatchMode": "forward hooks on every module",
     "torch.utils._python_dispatch._get_current_dispatch_mode": "torch._C._len_torch_dispatch_stack() > 0",

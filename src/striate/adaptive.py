@@ -18,7 +18,7 @@ from .computing import pools
 from .computing.reference import accumulator
 from .errors import GeometryError
 from .geometry import frozen
-from .graphs import fixed, whole
+from .graphs import applied, fixed, whole
 from .pooling import avg_pool, max_pool
 from .reductions import inverse, move, select
 
@@ -255,7 +255,7 @@ class Sums(torch.autograd.Function):
 
 
 def _sums(x: Tensor, dim: int, size: int, outputs: int) -> Tensor:
-    function: Callable[..., Tensor] = Sums.apply
+    function: Callable[..., Tensor] = applied(Sums)
     return function(x, dim, size, outputs)
 
 

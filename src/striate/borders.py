@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import padding
+from .graphs import applied
 
 Rule = tuple[str, int, int, int]  # padding mode, positions, rows before, rows after
 
@@ -145,12 +146,12 @@ def gather_back(x: Tensor, rules: Sequence[Rule]) -> Tensor:
 
 
 def _copies(x: Tensor, axis: int, rule: Rule) -> Tensor:
-    function: Callable[..., Tensor] = Copies.apply
+    function: Callable[..., Tensor] = applied(Copies)
     return function(x, axis, rule)
 
 
 def _sums(x: Tensor, axis: int, rule: Rule) -> Tensor:
-    function: Callable[..., Tensor] = Sums.apply
+    function: Callable[..., Tensor] = applied(Sums)
     return function(x, axis, rule)
 
 

@@ -99,7 +99,7 @@ def conv(
     """
     if flip:
         weight = weight.flip(tuple(range(2, weight.dim())))
-    return apply("conv", x, weight, bias, *_numbers(stride, padding, dilation, groups, 0), padding_mode, algorithm)
+    return apply("conv", x, weight, bias, (*_numbers(stride, padding, dilation, groups, 0), padding_mode, algorithm))
 
 
 @whole
@@ -142,7 +142,7 @@ def conv_transpose(
     tensor([[[1., 2., 4., 2., 3.]]])
     """
     numbers = _numbers(stride, padding, dilation, groups, output_padding)
-    return apply("conv_transpose", x, weight, bias, *numbers, padding_mode, algorithm)
+    return apply("conv_transpose", x, weight, bias, (*numbers, padding_mode, algorithm))
 
 
 @whole
@@ -184,9 +184,8 @@ def conv_local(
     >>> conv_local(x, torch.tensor([[1.0, 0.0], [0.0, 10.0]]).view(2, 1, 1, 2))
     tensor([[[ 1., 30.]]])
     """
-    return apply(
-        "conv_local", x, weight, bias, *_numbers(stride, padding, dilation, groups, 0), padding_mode, algorithm
-    )
+    numbers = _numbers(stride, padding, dilation, groups, 0)
+    return apply("conv_local", x, weight, bias, (*numbers, padding_mode, algorithm))
 
 
 @whole
@@ -229,18 +228,42 @@ def conv_tiled(
     >>> conv_tiled(torch.ones(1, 1, 4), torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
     tensor([[[ 1., -1.,  1., -1.]]])
     """
-    return apply(
-        "conv_tiled", x, weight, bias, *_numbers(stride, padding, dilation, groups, 0), padding_mode, algorithm
-    )
+    numbers = _numbers(stride, padding, dilation, groups, 0)
+    return apply("conv_tiled", x, weight, bias, (*numbers, padding_mode, algorithm))
 
 
 def _numbers(*given: Any) -> tuple[Any, ...]:
     """Options as they are looked up: 2 is not to be found as 2.0, nor in a tuple."""
-    stride, padding, dilation, groups, extra = map(type, given)
-    return given if stride is padding is dilation is groups is extra is int else tuple(map(frozen, OPTIONS, given))
+    stride, padding, dilation, groups, extra = given
+    if type(stride) is int and type(padding) is int and type(dilation) is int and type(groups) is int is type(extra):
+        return given
+    return tuple(map(frozen, OPTIONS, given))
 
 
-def apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+Bound = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class Recent:
+    """The last call of a layer and what computed it: to compare costs less than to look up. It is not copied."""
+
+    __slots__ = ("call",)
+
+    def __init__(self) -> None:
+        self.call: tuple[tuple[Any, ...], Bound | None] = ((), None)
+
+    def __reduce__(self) -> Any:
+        return Recent, ()
+
+
+# Looked up once: each dot costs every call as much as a comparison does.
+_autocasts, _tracing = torch._C._is_any_autocast_enabled, torch._C._get_tracing_state
+_CALLS: dict[tuple[Any, ...], Bound] = {}
+MOST_CALLS = 4096  # that are kept
+
+
+def apply(
+    name: str, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...], recent: Recent | None = None
+) -> Tensor:
     """The function of this name, with its options in order: one look-up, then what was bound when it was first called.
 
     Args:
@@ -250,43 +273,53 @@ def apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, *options: A
         bias: Likewise.
         options: Stride, padding, dilation, groups and output padding, whole numbers and tuples of them; padding mode
             and algorithm.
+        recent: Where a layer keeps its last call.
     """
-    if type(x) is not Tensor or torch._C._is_any_autocast_enabled() or torch._C._get_tracing_state() is not None:
+    if type(x) is not Tensor or _autocasts() or _tracing() is not None:
         return _apply(name, x, weight, bias, options)
-    kinds = (x.dtype, x.device, weight.dtype, weight.device)
     third = None if bias is None else (bias.shape, bias.dtype, bias.device)
-    now = (*state(), len(ALGORITHMS["convolution"]))
+    places = (x.dtype, x.device, weight.dtype, weight.device)
+    now = (state(), len(ALGORITHMS["convolution"]))
+    facts = (name, x.shape, x.stride(), weight.shape, third, places, now, options)
+    if recent is not None:
+        known, bound = recent.call
+        if bound is not None and known == facts:
+            return bound(x, weight, bias)
     try:
-        bound = _bound(name, x.shape, weight.shape, third, kinds, layout_of(x), now, *options)
+        bound = _CALLS.get(facts)
     except TypeError:  # a compiler leaves a size open
         return _apply(name, x, weight, bias, options)
+    if bound is None:
+        bound = _bind_call(name, x, weight, third, now, options)
+        if len(_CALLS) >= MOST_CALLS:
+            _CALLS.clear()
+        _CALLS[facts] = bound
+    if recent is not None:
+        recent.call = facts, bound
     return bound(x, weight, bias)
 
 
-Bound = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _bound(
-    name: str, x: torch.Size, weight: torch.Size, bias: Any, kinds: Any, layout: str, now: Any, *options: Any
-) -> Bound:
-    """What computes every call of these shapes, types and options under this policy."""
-    places = (kinds[0], kinds[1].type), (kinds[2], kinds[3].type)
-    call = _checked(len(ALGORITHMS["convolution"]), name, x, *places[0], layout, now, weight, *places[1], *options)
+def _bind_call(name: str, x: Tensor, weight: Tensor, bias: Any, now: Any, options: tuple[Any, ...]) -> Bound:
+    """What computes every call of these shapes, strides, types and options under this policy."""
+    device = x.device.type
+    call = _checked(
+        len(ALGORITHMS["convolution"]), name, x.shape, x.dtype, device, layout_of(x), now,
+        weight.shape, weight.dtype, weight.device.type, *options,
+    )  # fmt: skip
     if bias is not None:
-        _check_bias(name, (bias[0], bias[1], bias[2].type), call, kinds[1].type)
-    simple = call.rules is None and len(x) == len(call.window.axes) + 2 and weight == torch.Size(call.kernels)
+        _check_bias(name, (bias[0], bias[1], bias[2].type), call, device)
+    simple = call.rules is None and x.dim() == len(call.window.axes) + 2 and weight.shape == torch.Size(call.kernels)
     if simple and (bias is None or len(bias[0]) == 1):
         if not isinstance(call.by, Plans):
             return call.by
-        if kinds[0] == kinds[2] == call.dtype:
-            return _planned(call.by, call.direction, len(call.window.axes))
-    return lambda x, weight, bias: _finish(name, x, weight, bias, call, kinds[1].type)
+        if x.dtype == weight.dtype == call.dtype:
+            return bind(call.by, call.direction)
+    return lambda x, weight, bias: _finish(name, x, weight, bias, call, device)
 
 
-def _planned(plans: Plans, direction: str, axes: int) -> Bound:
-    """A call whose operands need nothing done to them."""
-    solve, row = solver(plans, direction), (-1, *(1,) * axes)
+def bind(plans: Plans, direction: str) -> Bound:
+    """A call by plans, for operands of the type to compute in, with a batch and no bias but one number per channel."""
+    solve, row = solver(plans, direction), (-1, *(1 for _ in plans.forward.problem.size))
 
     def call(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = laid_like(solve(x, weight), x)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 
 from .errors import GeometryError
 
@@ -37,9 +38,11 @@ def whole(function: Function) -> Function:
     parameters = signature(function)
     tensors = [name for name, one in parameters.parameters.items() if str(one.annotation).startswith("Tensor")]
 
+    compiling = torch.compiler.is_dynamo_compiling  # looked up once: each dot costs every call
+
     @wraps(function)
     def call(*args: Any, **options: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():
+        if compiling():
             admit()
         try:
             return function(*args, **options)
@@ -49,6 +52,30 @@ def whole(function: Function) -> Function:
             raise
 
     return call  # type: ignore[return-value]
+
+
+@cache
+def applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply`` for positional arguments.
+
+    That reads the signature of ``forward`` at every call, to fill in defaults, which takes longer than a small
+    convolution; only transforms of functions need what it does besides.
+
+    >>> class Twice(torch.autograd.Function):
+    ...     forward = staticmethod(lambda x: x * 2)
+    ...     setup_context = staticmethod(lambda ctx, inputs, output: None)
+    ...     backward = staticmethod(lambda ctx, gradient: gradient * 2)
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> torch.autograd.grad(applied(Twice)(x), x)
+    (tensor([2.]),)
+    """
+    given: Any = super(torch.autograd.Function, function)
+    straight, transformed = given.apply, torch._C._are_functorch_transforms_active
+
+    def apply(*operands: Any) -> Any:
+        return function.apply(*operands) if transformed() else straight(*unwrap_dead_wrappers(operands))
+
+    return apply
 
 
 def _require_tensors(name: str, given: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from .convolution import apply, conv, conv_local, conv_tiled, conv_transpose
+from .convolution import Recent, apply, conv, conv_local, conv_tiled, conv_transpose
 from .errors import GeometryError, describing, unknown_name
 from .geometry import Geometry, frozen, per_axis
 from .padding import MODES, WORDS
@@ -79,6 +79,7 @@ class _Convolution(SpatialLayer):
     dilation: tuple[int, ...]
     groups: int
     padding_mode: str
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class _Convolution(SpatialLayer):
         shared_bias: bool = True,
     ) -> None:
         super().__init__()
+        self._recent = Recent()
         self.shared_bias = shared_bias
         self.in_channels, self.out_channels = in_channels, out_channels
         self.output_padding = (0,) * self.axes
@@ -102,7 +104,7 @@ class _Convolution(SpatialLayer):
             self.bind(kernel_size, options, transposed=self.transposed)
             weight_shape, bias_shape = self.parameter_shapes()
         self.weight = self._parameter(weight_shape, where)
-        self.bias = self._parameter(bias_shape, where) if bias else None
+        self.register_parameter("bias", self._parameter(bias_shape, where) if bias else None)
         self.reset_parameters()
 
     def _parameter(self, shape: tuple[int, ...], where: dict[str, Any]) -> nn.Parameter:
@@ -123,6 +125,11 @@ class _Convolution(SpatialLayer):
     def repeats(self) -> tuple[int, ...]:
         """Positions with weights of their own: none for a convolution, which shares them all."""
         return ()
+
+    def learned(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias, without the search for attributes where nothing stands in their place."""
+        kept: Any = self._parameters
+        return (kept["weight"], kept["bias"]) if "weight" in kept and "bias" in kept else (self.weight, self.bias)
 
     def options(self) -> dict[str, Any]:
         """What the operation is called with."""
@@ -192,7 +199,7 @@ class Conv(_Convolution):
         if type(x) is not Tensor or torch.compiler.is_dynamo_compiling():
             return conv(x, self.weight, self.bias, **self.options())
         window = (self.stride, self.padding, self.dilation, self.groups, 0, self.padding_mode, None)
-        return apply("conv", x, self.weight, self.bias, *window)
+        return apply("conv", x, *self.learned(), window, self._recent)
 
 
 class ConvTranspose(_Convolution):

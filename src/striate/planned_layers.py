@@ -16,14 +16,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from .adaptive import adaptive_avg_pool, adaptive_max_pool
-from .borders import laid_like, plus
 from .computing import ALGORITHMS, DIRECTIONS, Problem, as_given, autocasts, find, layout_of, vendor
+from .convolution import Bound, bind
 from .errors import AlgorithmError, GeometryError, StriateError
 from .geometry import Geometry, per_axis
 from .graphs import whole
 from .planning import Plan, Plans, _plain, barred, choose_all, pose, state
 from .pooling import avg_pool, lp_pool, max_pool, served_by
-from .trilinear import convolve
 
 Window = tuple[Any, Any, Any, int, Any]  # stride, padding, dilation, groups; output padding, None if not transposed
 Facts = tuple[
@@ -169,16 +168,11 @@ def planned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: 
     device = x.device.type
     try:
         facts = (x.shape, _computed(x, device), device, weight.shape, _computed(weight, device), weight.device.type)
-        plans = _bound((*state(), len(ALGORITHMS["convolution"])), *facts, layout_of(x), window, choice)
+        as_is = x.dtype == weight.dtype and not autocasts(device)
+        call = _bound((*state(), len(ALGORITHMS["convolution"])), *facts, layout_of(x), window, choice, as_is)
     except TypeError:  # a traced graph leaves sizes open: they cannot be looked up
-        plans = None
-    if plans is None:
-        return by_vendor(x, weight, bias, window)
-    direction = "forward" if window[4] is None else "input_gradient"
-    problem = plans.forward.problem
-    with as_given(device):
-        y = laid_like(convolve(x.to(problem.dtype), weight.to(problem.dtype), plans, direction), x)
-    return y if bias is None else plus(y, bias.view(-1, *(1 for _ in problem.size)))
+        call = None
+    return by_vendor(x, weight, bias, window) if call is None else call(x, weight, bias)
 
 
 def _computed(tensor: Tensor, device: str) -> torch.dtype:
@@ -208,10 +202,12 @@ def _bound(
     layout: str,
     window: Window,
     choice: Choice,
-) -> Plans | None:
-    """The plans of a call, or None where PyTorch's own call serves: also for all that it has words of its own for.
+    as_is: bool,
+) -> Bound | None:
+    """The plans of a call, bound, or None where PyTorch's own call serves: also where it has words of its own.
 
-    ``now`` is what plans depend on besides: the policy, what was measured, and how many algorithms there are.
+    ``now`` is what plans depend on besides: the policy, what was measured, and how many algorithms there are. ``as_is``
+    says that the tensors have the type to compute in.
     """
     if (dtype, device) != (weight_dtype, weight_device) or len(x) != len(weight) or 0 in (*x, *weight):
         return None
@@ -222,7 +218,16 @@ def _bound(
     names, size, example_dtype = choice
     if (x[2:], dtype) == (size, example_dtype):
         plans = named(plans, names)
-    return None if set(algorithms_of(plans)) == {"vendor"} else plans
+    if set(algorithms_of(plans)) == {"vendor"}:
+        return None
+    direction, problem = "forward" if window[4] is None else "input_gradient", plans.forward.problem
+    planned = bind(plans, direction)
+
+    def lowered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        with as_given(device):
+            return planned(x.to(problem.dtype), weight.to(problem.dtype), bias)
+
+    return planned if as_is else lowered
 
 
 def posed(facts: Facts, window: Window) -> Problem:

@@ -144,11 +144,16 @@ def choose(problem: Problem, algorithm: str | None = None) -> Plan:
     return _choose(problem, algorithm, _registered(problem), _plain(), *state(problem.policy)[1:])
 
 
+_threads = torch.get_num_threads  # looked up once, for every call asks
+
+
 def state(policy: Policy | None = None) -> tuple[Policy, int, int, bool]:
     """What plans depend on besides the problem: policy, what was learned, threads, and whether races may be run now."""
     policy = policy or current()
+    if policy.rigor == "estimate":
+        return policy, wisdom.CHANGES.count, _threads(), False
     learned = 0 if policy.rigor == "frozen" else wisdom.CHANGES.count
-    return policy, learned, torch.get_num_threads(), policy.rigor == "measure" and _may_race()
+    return policy, learned, _threads(), policy.rigor == "measure" and _may_race()
 
 
 def choose_all(problem: Problem, algorithm: str | None = None) -> Plans:

@@ -135,10 +135,14 @@ def tuning(
     return Tuning(replace(_given(), rigor=rigor, account=Account(), **changed))
 
 
+_deterministic = torch._C._get_deterministic_algorithms  # looked up once, for every call asks
+
+
 def current() -> Policy:
     """The policy in force in this thread; where PyTorch is told to be deterministic, it is."""
-    policy = _given()
-    return _settled(policy) if torch._C._get_deterministic_algorithms() else policy
+    blocks = _BLOCKS.get()
+    policy = blocks[-1] if blocks else _DEFAULTS[-1]
+    return _settled(policy) if _deterministic() else policy
 
 
 def _given() -> Policy:

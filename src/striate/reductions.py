@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .computing import Problem, find, native_pools
 from .errors import GeometryError
+from .graphs import applied
 from .planning import choose
 
 
@@ -28,8 +29,8 @@ def largest(x: Tensor, problem: Problem) -> Tensor:
     """The largest value of each window, by the plan of a "maximum"."""
     derived = torch.is_grad_enabled() and x.requires_grad
     if derived and (by_marks(problem) or choose(replace(problem, operation="switches")).algorithm == "native"):
-        return _apply(Found)(x, problem)[0]
-    return _apply(Maximum)(x, problem)
+        return applied(Found)(x, problem)[0]
+    return applied(Maximum)(x, problem)
 
 
 def by_marks(problem: Problem) -> bool:
@@ -39,24 +40,24 @@ def by_marks(problem: Problem) -> bool:
 
 def places(x: Tensor, problem: Problem) -> Tensor:
     """The flat position of each window's largest value, by the plan of "switches"; it has no derivative."""
-    return _apply(Switches)(x, problem)
+    return applied(Switches)(x, problem)
 
 
 def select(x: Tensor, switches: Tensor, windows: Windows) -> Tensor:
     """What stands at the switches."""
     if isinstance(windows, Planned):
         switches = native_pools.switches_of(switches, windows.problem)
-    return _apply(Select)(x, switches, windows)
+    return applied(Select)(x, switches, windows)
 
 
 def spread(y: Tensor, switches: Tensor, windows: Windows) -> Tensor:
     """The adjoint of :func:`select`."""
-    return _apply(Spread)(y, switches, windows)
+    return applied(Spread)(y, switches, windows)
 
 
 def total(x: Tensor, problem: Problem) -> Tensor:
     """The sum of each window over the problem's divisor, or the adjoint, by the plan of a "sum"."""
-    return _apply(Sum)(x, problem)
+    return applied(Sum)(x, problem)
 
 
 def norm(x: Tensor, problem: Problem) -> Tensor:
@@ -66,7 +67,7 @@ def norm(x: Tensor, problem: Problem) -> Tensor:
         x: What they take.
         problem: The forward problem of its "sum".
     """
-    return _apply(Norm)(x, problem)
+    return applied(Norm)(x, problem)
 
 
 def move(x: Tensor, origin: Tensor, goal: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def move(x: Tensor, origin: Tensor, goal: Tensor) -> Tensor:
         origin: ``(N, C, L)``; no two are the same, -1 apart.
         goal: ``(N, C, M)``, the inverse: where each value of x goes, or -1.
     """
-    return _apply(Move)(x, origin, goal)
+    return applied(Move)(x, origin, goal)
 
 
 def inverse(switches: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +94,7 @@ def inverse(switches: Tensor, size: int) -> tuple[Tensor, Tensor]:
     Raises:
         GeometryError: A switch is no place.
     """
-    return _apply(Inverse)(switches, size)
+    return applied(Inverse)(switches, size)
 
 
 class Windows(Protocol):
@@ -192,7 +193,7 @@ class Found(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, problem: Problem) -> tuple[Any, tuple[int, int]]:
         """The mapped dimension is more batch."""
         moved = x.movedim(in_dims[0], 0)
-        found = _apply(Found)(moved.flatten(0, 1), problem)
+        found = applied(Found)(moved.flatten(0, 1), problem)
         return tuple(one.unflatten(0, moved.shape[:2]) for one in found), (0, 0)
 
     @staticmethod
@@ -433,10 +434,6 @@ def _require_places(switches: Tensor, size: int) -> None:
             f"max_unpool: the switches reach from {low} to {high}, but the output has the places 0 to {size - 1}; "
             "give the output_size of the map that was pooled."
         )
-
-
-def _apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    return function.apply
 
 
 def _mapped(

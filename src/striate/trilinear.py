@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .computing import Problem, bound, find
+from .graphs import applied
 from .planning import Plans, choose_all
 
 ROLES = {
@@ -77,16 +78,18 @@ class Convolution(torch.autograd.Function):
         return sum(parts[1:], parts[0])
 
 
+_convolution: Callable[..., Tensor] = applied(Convolution)
+
+
 def solver(plans: Plans, direction: str) -> Callable[[Tensor, Tensor], Tensor]:
     """:func:`convolve` by plans that are known beforehand."""
     plan = getattr(plans, direction)
     alone = bound(plan.algorithm, plan.problem)
-    function: Callable[..., Tensor] = Convolution.apply
 
     def solve(first: Tensor, second: Tensor) -> Tensor:
         if not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)) and not _transformed():
             return alone(first, second)
-        return function(first, second, plans, direction)
+        return _convolution(first, second, plans, direction)
 
     return solve
 
@@ -102,8 +105,7 @@ def convolve(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Ten
     """
     if not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)) and not _transformed():
         return Convolution.forward(first, second, plans, direction)
-    function: Callable[..., Tensor] = Convolution.apply
-    return function(first, second, plans, direction)
+    return _convolution(first, second, plans, direction)
 
 
 def _transformed() -> bool:

@@ -108,9 +108,14 @@ def bind(window: Geometry) -> Call:
     function = CONV[len(axes)]
     groups = steps["groups"]
     stride, dilation, padding = map(_brief, (steps["stride"], steps["dilation"], both))
+    given = [stride, padding, dilation, groups]
+    while given and given[-1] == (1, 0, 1, 1)[len(given) - 1]:
+        given.pop()  # what PyTorch takes anyway need not be read
     if any(map(any, uneven)):
-        return lambda x, weight, bias: function(pad(x, uneven), weight, bias, stride, padding, dilation, groups)
-    return lambda x, weight, bias: function(x, weight, bias, stride, padding, dilation, groups)
+        return lambda x, weight, bias: function(pad(x, uneven), weight, bias, *given)
+    if not given:
+        return function
+    return lambda x, weight, bias: function(x, weight, bias, *given)
 
 
 def _bind_transposed(window: Geometry, steps: dict[str, Any]) -> Call:
