@@ -45,12 +45,25 @@ def layout_of(x: Tensor) -> str:
 
 def laid_like(y: Tensor, x: Tensor) -> Tensor:
     """The result in the memory layout of the input: channels-last, or else in its own order."""
-    layout = LAST.get(x.dim())
-    if layout is None or y.dim() != x.dim():
+    if y.dim() != x.dim():
         return y
     try:
-        last = layout_of(x) == LAYOUTS[1] and x.is_contiguous(memory_format=layout)
-        wanted = layout if last else torch.contiguous_format
+        wanted = format_of(x)
+    except RuntimeError:  # under vmap a tensor does not say how it lies
+        return y
+    return y if wanted is None else laid(y, wanted)
+
+
+def format_of(x: Tensor) -> torch.memory_format | None:
+    """How results of x are to lie; None where PyTorch has no word for it."""
+    layout = LAST.get(x.dim())
+    last = layout is not None and layout_of(x) == LAYOUTS[1] and x.is_contiguous(memory_format=layout)
+    return layout if last or layout is None else torch.contiguous_format
+
+
+def laid(y: Tensor, wanted: torch.memory_format) -> Tensor:
+    """A tensor that lies so."""
+    try:
         return y.to(memory_format=wanted) if y.shape[1] == 1 else y.contiguous(memory_format=wanted)
     except RuntimeError:  # under vmap a tensor does not say how it lies
         return y

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import padding as padding_words
-from .borders import Rule, extend, gather_back, laid_like, plus
+from .borders import Rule, extend, format_of, gather_back, laid, laid_like, plus
 from .computing import ALGORITHMS, as_given, autocasts, layout_of, vendor
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen, per_axis
@@ -256,7 +256,7 @@ class Recent:
 
 
 # Looked up once: each dot costs every call as much as a comparison does.
-_autocasts, _tracing = torch._C._is_any_autocast_enabled, torch._C._get_tracing_state
+_autocasts, _tracing = torch._C._is_any_autocast_enabled, torch._C._is_tracing
 _CALLS: dict[tuple[Any, ...], Bound] = {}
 MOST_CALLS = 4096  # that are kept
 
@@ -275,7 +275,7 @@ def apply(
             and algorithm.
         recent: Where a layer keeps its last call.
     """
-    if type(x) is not Tensor or _autocasts() or _tracing() is not None:
+    if type(x) is not Tensor or _autocasts() or _tracing():
         return _apply(name, x, weight, bias, options)
     third = None if bias is None else (bias.shape, bias.dtype, bias.device)
     places = (x.dtype, x.device, weight.dtype, weight.device)
@@ -313,16 +313,28 @@ def _bind_call(name: str, x: Tensor, weight: Tensor, bias: Any, now: Any, option
         if not isinstance(call.by, Plans):
             return call.by
         if x.dtype == weight.dtype == call.dtype:
-            return bind(call.by, call.direction)
+            return bind(call.by, call.direction, x)
     return lambda x, weight, bias: _finish(name, x, weight, bias, call, device)
 
 
-def bind(plans: Plans, direction: str) -> Bound:
-    """A call by plans, for operands of the type to compute in, with a batch and no bias but one number per channel."""
+def bind(plans: Plans, direction: str, like: Tensor) -> Bound:
+    """A call by plans, for operands of the type to compute in, with a batch and no bias but one number per channel.
+
+    Args:
+        plans: Of the call.
+        direction: Which of them is its own.
+        like: The input, or a tensor of its shape and strides.
+    """
     solve, row = solver(plans, direction), (-1, *(1 for _ in plans.forward.problem.size))
+    try:
+        wanted = format_of(like)
+    except RuntimeError:  # under vmap a tensor does not say how it lies
+        wanted = None
 
     def call(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = laid_like(solve(x, weight), x)
+        y = solve(x, weight)
+        if wanted is not None:
+            y = laid(y, wanted)
         return y if bias is None else plus(y, bias.view(row))
 
     return call

@@ -169,7 +169,7 @@ def planned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: 
     try:
         facts = (x.shape, _computed(x, device), device, weight.shape, _computed(weight, device), weight.device.type)
         as_is = x.dtype == weight.dtype and not autocasts(device)
-        call = _bound((*state(), len(ALGORITHMS["convolution"])), *facts, layout_of(x), window, choice, as_is)
+        call = _bound((*state(), len(ALGORITHMS["convolution"])), *facts, x.stride(), window, choice, as_is)
     except TypeError:  # a traced graph leaves sizes open: they cannot be looked up
         call = None
     return by_vendor(x, weight, bias, window) if call is None else call(x, weight, bias)
@@ -199,7 +199,7 @@ def _bound(
     weight: tuple[int, ...],
     weight_dtype: torch.dtype,
     weight_device: str,
-    layout: str,
+    strides: tuple[int, ...],
     window: Window,
     choice: Choice,
     as_is: bool,
@@ -211,8 +211,9 @@ def _bound(
     """
     if (dtype, device) != (weight_dtype, weight_device) or len(x) != len(weight) or 0 in (*x, *weight):
         return None
+    like = torch.empty_strided(x, strides, device="meta")
     try:
-        plans = choose_all(posed((x, dtype, device, weight, layout), window))
+        plans = choose_all(posed((x, dtype, device, weight, layout_of(like)), window))
     except (GeometryError, AlgorithmError):
         return None
     names, size, example_dtype = choice
@@ -221,7 +222,7 @@ def _bound(
     if set(algorithms_of(plans)) == {"vendor"}:
         return None
     direction, problem = "forward" if window[4] is None else "input_gradient", plans.forward.problem
-    planned = bind(plans, direction)
+    planned = bind(plans, direction, like)
 
     def lowered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         with as_given(device):

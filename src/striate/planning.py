@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import estimates, machine, races, wisdom
-from .computing import ALGORITHMS, DIRECTIONS, LAYOUTS, Problem, find
+from .computing import ALGORITHMS, DIRECTIONS, LAYOUTS, Problem, bound, find
 from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Geometry
 from .policy import Policy, current
@@ -49,6 +50,11 @@ class Plan:
     problem: Problem
     measured: Seconds = ()
     note: str | None = None
+
+    @cached_property
+    def solve(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The algorithm, bound to a problem with weights."""
+        return bound(self.algorithm, self.problem)
 
     @property
     def refusals(self) -> tuple[tuple[str, str], ...]:
@@ -214,7 +220,7 @@ def _registered(problem: Problem) -> tuple[str, ...]:
 
 def _plain() -> bool:
     """Whether tensors are what they seem: nothing is exported, whose graph is to hold PyTorch's own operators only."""
-    return not (torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None)
+    return not (torch.compiler.is_exporting() or torch._C._is_tracing())
 
 
 @lru_cache(maxsize=1024)
@@ -246,9 +252,10 @@ def barred(problem: Problem, name: str) -> str | None:
 
 
 def automatic(problem: Problem, names: Sequence[str]) -> list[str]:
-    """Those that plans take without being asked for by name."""
+    """Those that plans take without being asked for by name; what does as the vendor does gives it no company."""
     every = {name: find(problem.operation, name) for name in names}
-    return [name for name, one in every.items() if not one.by_name and one.estimate(problem) is not None]
+    able = {name: one for name, one in every.items() if not one.by_name and one.estimate(problem) is not None}
+    return [name for name, one in able.items() if "vendor" not in names or not one.same(problem)]
 
 
 def _rank(problem: Problem, name: str, seconds: float | None, promising: bool = True) -> tuple[Any, ...]:

@@ -188,7 +188,7 @@ def _native_norm(x: Tensor, *options: Any) -> tuple[tuple[Any, ...], Tensor] | N
 
     Its gradient is made of norms as they are rounded, for which bfloat16 has too few digits.
     """
-    traced = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+    traced = torch.compiler.is_exporting() or torch._C._is_tracing()
     derived = torch.is_grad_enabled() and x.requires_grad
     if traced or (derived and x.dtype.itemsize < 4):
         return None
@@ -424,7 +424,7 @@ Own = Callable[[Tensor], Tensor]
 
 def own(name: str, x: Tensor, *options: Any) -> Own | None:
     """PyTorch's own call with PyTorch's own derivatives, bound to its options, where the plans say so: one look-up."""
-    if type(x) is not Tensor or torch._C._get_tracing_state() is not None:
+    if type(x) is not Tensor or torch._C._is_tracing():
         return None
     now = (*state(), *map(len, POOLINGS))
     derived = torch.is_grad_enabled() and x.requires_grad

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .computing import Problem, bound, find
+from .computing import Problem, find
 from .graphs import applied
 from .planning import Plans, choose_all
 
@@ -33,8 +33,8 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def forward(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Tensor:
         """Run the plan of the direction."""
-        plan = getattr(plans, direction)
-        return bound(plan.algorithm, plan.problem)(first, second)
+        solved: Tensor = getattr(plans, direction).solve(first, second)
+        return solved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -52,9 +52,9 @@ class Convolution(torch.autograd.Function):
         plans = _for_any_weights(ctx.plans) if result == "weight" else ctx.plans
         to_first = to_second = None
         if ctx.needs_input_grad[0]:
-            to_first = _solve(one, {two: second.conj(), result: gradient}, plans)
+            to_first = _solve(one, {two: second.conj() if second.is_complex() else second, result: gradient}, plans)
         if ctx.needs_input_grad[1]:
-            to_second = _solve(two, {one: first.conj(), result: gradient}, plans)
+            to_second = _solve(two, {one: first.conj() if first.is_complex() else first, result: gradient}, plans)
         return to_first, to_second, None, None
 
     @staticmethod
@@ -79,17 +79,18 @@ class Convolution(torch.autograd.Function):
 
 
 _convolution: Callable[..., Tensor] = applied(Convolution)
+_grad, _active = torch.is_grad_enabled, torch._C._are_functorch_transforms_active  # looked up once
 
 
 def solver(plans: Plans, direction: str) -> Callable[[Tensor, Tensor], Tensor]:
     """:func:`convolve` by plans that are known beforehand."""
-    plan = getattr(plans, direction)
-    alone = bound(plan.algorithm, plan.problem)
+    alone = getattr(plans, direction).solve
 
     def solve(first: Tensor, second: Tensor) -> Tensor:
-        if not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)) and not _transformed():
-            return alone(first, second)
-        return _convolution(first, second, plans, direction)
+        if (_grad() and (first.requires_grad or second.requires_grad)) or _active() or forward_ad._current_level >= 0:
+            return _convolution(first, second, plans, direction)
+        solved: Tensor = alone(first, second)
+        return solved
 
     return solve
 
@@ -103,14 +104,7 @@ def convolve(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Ten
         plans: From :func:`striate.planning.choose_all`.
         direction: "forward", "input_gradient" or "weight_gradient".
     """
-    if not (torch.is_grad_enabled() and (first.requires_grad or second.requires_grad)) and not _transformed():
-        return Convolution.forward(first, second, plans, direction)
-    return _convolution(first, second, plans, direction)
-
-
-def _transformed() -> bool:
-    """Whether a transform of functions (vmap, jvp, ...) or forward-mode differentiation looks on."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    return solver(plans, direction)(first, second)
 
 
 def _solve(wanted: str, tensors: dict[str, Tensor], plans: Plans) -> Tensor:

@@ -117,9 +117,9 @@ class Way(Entry):
 
     @cached_property
     def operands(self) -> tuple[Tensor, ...]:
-        """Input and weights, laid once."""
-        x, weight = self.given.x, self.given.weight
-        return self.lay(x), *(() if weight is None else ((self.lay_weight or self.lay)(weight),))
+        """Input and weights, laid once, and its own: what another has just read is in the caches."""
+        given = [tensor.clone() for tensor in (self.given.x, self.given.weight) if tensor is not None]
+        return self.lay(given[0]), *map(self.lay_weight or self.lay, given[1:])
 
     @cached_property
     def gradient(self) -> Tensor:

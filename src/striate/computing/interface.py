@@ -138,6 +138,9 @@ class Algorithm(Protocol):
     def by_name(self) -> bool:
         """Whether plans take it only when asked for it by name."""
 
+    def same(self, problem: Problem) -> bool:
+        """Whether PyTorch's own call does just this, so that plans need not choose between the two."""
+
     def error(self, problem: Problem) -> float:
         """The expected largest error in float32 over the output's root mean square; 0 for what is exact.
 
@@ -173,6 +176,9 @@ class Base:
 
     def refuses(self, problem: Problem) -> str | None:
         return None
+
+    def same(self, problem: Problem) -> bool:
+        return False
 
     def error(self, problem: Problem) -> float:
         return 0.0 if self.exact else 1e-6

@@ -104,9 +104,12 @@ def plain(tensor: Tensor) -> bool:
     return own and not (tensor.is_neg() or tensor._is_zerotensor())
 
 
+_modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._is_tracing  # looked up once
+
+
 def watched() -> bool:
     """Whether a dispatch mode or a tracer looks on."""
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+    return _modes() > 0 or _tracing()
 
 
 @lru_cache(maxsize=4096)

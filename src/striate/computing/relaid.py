@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, prod
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..borders import LAYOUTS
 from ..geometry import Axis
 from .interface import Base, Problem, register
 from .vendor import Convolution
@@ -44,8 +45,15 @@ class ChannelsLast(Relaid):
             return "the window has 1 spatial axis; PyTorch has channels-last memory for 2 and 3."
         return _refusal(problem)
 
+    def same(self, problem: Problem) -> bool:
+        return problem.layout == LAYOUTS[1] and len(problem.size) > 1
+
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
         return self._last(second)
+
+    def bind(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        call, last = VENDOR.bind(problem), self._last
+        return lambda first, second: call(last(first), last(second))
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         return VENDOR.run(self._last(first), second, problem)
@@ -64,6 +72,10 @@ class As2d(ChannelsLast):
 
     def prepare(self, second: Tensor, problem: Problem) -> Tensor:
         return super().prepare(second.unsqueeze(2), _flat(problem))
+
+    def bind(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        call = super().bind(_flat(problem))
+        return lambda first, second: call(first.unsqueeze(2), second.unsqueeze(2)).squeeze(2)
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         return super().run(first.unsqueeze(2), second, _flat(problem)).squeeze(2)

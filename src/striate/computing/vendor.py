@@ -40,6 +40,12 @@ class Convolution(Base):
             )
         return None if axes <= 3 else f"the window has {axes} spatial axes; PyTorch has kernels for 1 to 3."
 
+    def bind(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        if problem.direction != "forward":
+            return super().bind(problem)
+        call = bind(problem.window)
+        return lambda first, second: call(first, second, None)
+
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
         if problem.direction == "weight_gradient":
             return self._weight_gradient(first, first if second is None else second, problem)
@@ -52,18 +58,22 @@ class Convolution(Base):
     def _input_gradient(self, y: Tensor, weight: Tensor, problem: Problem) -> Tensor | None:
         """PyTorch's backward kernel, which for channels-last groups is far faster than its transposed convolution.
 
-        It asks for an input of which it reads the shape and the layout alone: y's memory stands for it. None where that
-        is too little, or the window is not padded evenly.
+        It asks for an input of which it reads the shape and the layout alone: y's memory stands for it, or on the CPU
+        room that nobody touches, which takes no memory before it is. None where the window is not padded evenly.
         """
         geometry, shape = problem.geometry, (problem.in_channels, *problem.size)
         both, uneven = even(geometry.axes)
         last = layout_of(y) == LAYOUTS[1]
-        dense = (y.movedim(1, -1) if last else y).is_contiguous() and prod(shape) <= prod(y.shape[1:])
+        dense = (y.movedim(1, -1) if last else y).is_contiguous()
         if not dense or any(map(any, uneven)) or y.is_complex() or y.shape[0] == 0:
             return None
+        enough = prod(shape) <= prod(y.shape[1:])
+        if not enough and y.device.type != "cpu":
+            return None
+        room = y if enough else y.new_empty(y.shape[0] * prod(shape))
         steps = _steps(geometry)
         stride, dilation, none = steps["stride"], steps["dilation"], [0] * len(both)
-        x, asked = y.as_strided((y.shape[0], *shape), _strides(shape, last)), [True, False, False]
+        x, asked = room.as_strided((y.shape[0], *shape), _strides(shape, last)), [True, False, False]
         found: Tensor = torch.ops.aten.convolution_backward(
             y, x, weight, None, stride, both, dilation, False, none, geometry.groups, asked
         )[0]
