@@ -18,7 +18,7 @@ from .errors import AlgorithmError, GeometryError, unknown_name
 from .geometry import Axis, Geometry, frozen, per_axis
 from .graphs import whole
 from .planning import Plans, choose_all, pose, state
-from .trilinear import convolve, solver
+from .trilinear import convolve
 
 OPTIONS = ("stride", "padding", "dilation", "groups", "output_padding")
 SHARED = ("conv", "conv_transpose")
@@ -325,14 +325,14 @@ def bind(plans: Plans, direction: str, like: Tensor) -> Bound:
         direction: Which of them is its own.
         like: The input, or a tensor of its shape and strides.
     """
-    solve, row = solver(plans, direction), (-1, *(1 for _ in plans.forward.problem.size))
+    row = (-1, *(1 for _ in plans.forward.problem.size))
     try:
         wanted = format_of(like)
     except RuntimeError:  # under vmap a tensor does not say how it lies
         wanted = None
 
     def call(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = solve(x, weight)
+        y = convolve(x, weight, plans, direction)
         if wanted is not None:
             y = laid(y, wanted)
         return y if bias is None else plus(y, bias.view(row))

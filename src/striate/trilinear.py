@@ -82,19 +82,6 @@ _convolution: Callable[..., Tensor] = applied(Convolution)
 _grad, _active = torch.is_grad_enabled, torch._C._are_functorch_transforms_active  # looked up once
 
 
-def solver(plans: Plans, direction: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """:func:`convolve` by plans that are known beforehand."""
-    alone = getattr(plans, direction).solve
-
-    def solve(first: Tensor, second: Tensor) -> Tensor:
-        if (_grad() and (first.requires_grad or second.requires_grad)) or _active() or forward_ad._current_level >= 0:
-            return _convolution(first, second, plans, direction)
-        solved: Tensor = alone(first, second)
-        return solved
-
-    return solve
-
-
 def convolve(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Tensor:
     """Solve for one tensor of a convolution, differentiably.
 
@@ -104,7 +91,10 @@ def convolve(first: Tensor, second: Tensor, plans: Plans, direction: str) -> Ten
         plans: From :func:`striate.planning.choose_all`.
         direction: "forward", "input_gradient" or "weight_gradient".
     """
-    return solver(plans, direction)(first, second)
+    if (_grad() and (first.requires_grad or second.requires_grad)) or _active() or forward_ad._current_level >= 0:
+        return _convolution(first, second, plans, direction)
+    solved: Tensor = getattr(plans, direction).solve(first, second)
+    return solved
 
 
 def _solve(wanted: str, tensors: dict[str, Tensor], plans: Plans) -> Tensor:

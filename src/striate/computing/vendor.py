@@ -40,62 +40,76 @@ class Convolution(Base):
             )
         return None if axes <= 3 else f"the window has {axes} spatial axes; PyTorch has kernels for 1 to 3."
 
-    def bind(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
-        if problem.direction != "forward":
-            return super().bind(problem)
-        call = bind(problem.window)
-        return lambda first, second: call(first, second, None)
+    def bind(self, problem: Problem) -> Solve:
+        return _solver(problem)
 
     def run(self, first: Tensor, second: Tensor | None, problem: Problem) -> Tensor:
-        if problem.direction == "weight_gradient":
-            return self._weight_gradient(first, first if second is None else second, problem)
-        if problem.direction == "input_gradient" and second is not None:
-            found = self._input_gradient(first, second, problem)
-            if found is not None:
-                return found
-        return bind(problem.window)(first, second, None)
+        return _solver(problem)(first, first if second is None else second)
 
-    def _input_gradient(self, y: Tensor, weight: Tensor, problem: Problem) -> Tensor | None:
-        """PyTorch's backward kernel, which for channels-last groups is far faster than its transposed convolution.
 
-        It asks for an input of which it reads the shape and the layout alone: y's memory stands for it, or on the CPU
-        room that nobody touches, which takes no memory before it is. None where the window is not padded evenly.
-        """
-        geometry, shape = problem.geometry, (problem.in_channels, *problem.size)
-        both, uneven = even(geometry.axes)
+Solve = Callable[[Tensor, Tensor], Tensor]
+
+
+@lru_cache(maxsize=4096)
+def _solver(problem: Problem) -> Solve:
+    if problem.direction == "weight_gradient":
+        return _weight_gradient(problem)
+    call = bind(problem.window)
+    if problem.direction == "input_gradient" and not any(map(any, even(problem.geometry.axes)[1])):
+        return _input_gradient(problem, call)
+    return lambda first, second: call(first, second, None)
+
+
+def _backward(window: Geometry, asked: list[bool]) -> Callable[[Tensor, Tensor, Tensor], Any]:
+    """PyTorch's backward kernels: ``(y, x, weight)`` to the gradients asked for."""
+    steps, (both, _) = _steps(window), even(window.axes)
+    stride, dilation, groups = steps.values()
+    options = (None, stride, both, dilation, False, [0] * len(both), groups, asked)
+    function = torch.ops.aten.convolution_backward
+    return lambda y, x, weight: function(y, x, weight, *options)
+
+
+def _input_gradient(problem: Problem, transposed: Call) -> Solve:
+    """PyTorch's backward kernel, which for channels-last groups is far faster than its transposed convolution.
+
+    It asks for an input of which it reads the shape and the layout alone: y's memory stands for it, or on the CPU room
+    that nobody touches, which takes no memory before it is.
+    """
+    shape = (problem.in_channels, *problem.size)
+    numbers, outputs = prod(shape), problem.out_channels * prod(problem.output_size)
+    backward = _backward(problem.geometry, [True, False, False])
+
+    def solve(y: Tensor, weight: Tensor) -> Tensor:
         last = layout_of(y) == LAYOUTS[1]
         dense = (y.movedim(1, -1) if last else y).is_contiguous()
-        if not dense or any(map(any, uneven)) or y.is_complex() or y.shape[0] == 0:
-            return None
-        enough = prod(shape) <= prod(y.shape[1:])
-        if not enough and y.device.type != "cpu":
-            return None
-        room = y if enough else y.new_empty(y.shape[0] * prod(shape))
-        steps = _steps(geometry)
-        stride, dilation, none = steps["stride"], steps["dilation"], [0] * len(both)
-        x, asked = room.as_strided((y.shape[0], *shape), _strides(shape, last)), [True, False, False]
-        found: Tensor = torch.ops.aten.convolution_backward(
-            y, x, weight, None, stride, both, dilation, False, none, geometry.groups, asked
-        )[0]
+        room = numbers <= outputs or y.device.type == "cpu"
+        if not (dense and room) or y.is_complex() or y.shape[0] == 0:
+            return transposed(y, weight, None)
+        memory = y if numbers <= outputs else y.new_empty(y.shape[0] * numbers)
+        found: Tensor = backward(y, memory.as_strided((y.shape[0], *shape), _strides(shape, last)), weight)[0]
         return found
 
-    def _weight_gradient(self, x: Tensor, y: Tensor, problem: Problem) -> Tensor:
+    return solve
+
+
+def _weight_gradient(problem: Problem) -> Solve:
+    """PyTorch's backward kernel, which asks for weights of which it reads the shape alone."""
+    geometry = problem.geometry
+    uneven = even(geometry.axes)[1]
+    shape = geometry.weight_shape(problem.in_channels, problem.out_channels)
+    steps, padded = (0,) * len(shape), any(map(any, uneven))
+    backward = _backward(geometry, [False, True, False])
+
+    def solve(x: Tensor, y: Tensor) -> Tensor:
         if x.is_complex():  # PyTorch's kernel takes real numbers only
-            a, b, c, d = (self._weight_gradient(p, q, problem) for p in (x.real, x.imag) for q in (y.real, y.imag))
+            a, b, c, d = (solve(p, q) for p in (x.real, x.imag) for q in (y.real, y.imag))
             return torch.complex(a - d, b + c)
-        geometry = problem.geometry
-        both, uneven = even(geometry.axes)
-        shape = geometry.weight_shape(problem.in_channels, problem.out_channels)
         if x.shape[0] == 0:
             return x.new_zeros(shape)
-        steps = _steps(geometry)
-        stride, dilation, none = steps["stride"], steps["dilation"], [0] * len(both)
-        weight = x.new_zeros(1).expand(shape)  # only its shape is looked at
-        image = pad(x, uneven)
-        asked = [False, True, False]
-        return torch.ops.aten.convolution_backward(
-            y, image, weight, None, stride, both, dilation, False, none, geometry.groups, asked
-        )[1]
+        found: Tensor = backward(y, pad(x, uneven) if padded else x, x.as_strided(shape, steps))[1]
+        return found
+
+    return solve
 
 
 @lru_cache(maxsize=4096)
