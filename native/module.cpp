@@ -170,22 +170,35 @@ void run_pool(const std::string &operation, const Window &window, bool last, int
     }
 }
 
-// others: addresses of values, switches, marks, norms and x
-void pool_windows(const std::string &operation, const std::string &dtype, const std::string &direction,
-                  const Numbers &numbers, bool last, int64_t divisor, uintptr_t first, const Numbers &others,
-                  uintptr_t result) {
-    if (others.size() != 5) throw std::invalid_argument("a pooling has five other tensors");
-    auto at = [&](int i) { return uintptr_t(others[i]); };
-    Others more{at(0), at(1), at(2), at(3), at(4)};
-    Window window = window_of(direction, numbers);
-    if (dtype == "float32")
-        run_pool<float>(operation, window, last, divisor, first, more, result);
-    else if (dtype == "float64")
-        run_pool<double>(operation, window, last, divisor, first, more, result);
-    else if (dtype == "bfloat16")
-        run_pool<bfloat16>(operation, window, last, divisor, first, more, result);
-    else
-        throw std::invalid_argument("no kernel takes this type: " + dtype);
+// The kernels of one pooling but for its batch and channels.
+struct Pooling {
+    std::string operation, dtype;
+    Window window;
+    bool last;
+    int64_t divisor;
+
+    // others: addresses of values, switches, marks, norms and x
+    void operator()(int64_t batch, int64_t channels, uintptr_t first, const Numbers &others, uintptr_t result) const {
+        if (others.size() != 5) throw std::invalid_argument("a pooling has five other tensors");
+        auto at = [&](int i) { return uintptr_t(others[i]); };
+        Others more{at(0), at(1), at(2), at(3), at(4)};
+        Window whole = window;
+        whole.batch = batch, whole.in_channels = whole.out_channels = channels;
+        if (dtype == "float32")
+            run_pool<float>(operation, whole, last, divisor, first, more, result);
+        else if (dtype == "float64")
+            run_pool<double>(operation, whole, last, divisor, first, more, result);
+        else if (dtype == "bfloat16")
+            run_pool<bfloat16>(operation, whole, last, divisor, first, more, result);
+        else
+            throw std::invalid_argument("no kernel takes this type: " + dtype);
+    }
+};
+
+Pooling pooling_of(const std::string &operation, const std::string &dtype, const std::string &direction,
+                   Numbers numbers, bool last, int64_t divisor) {
+    numbers.insert(numbers.begin(), 0);
+    return {operation, dtype, window_of(direction, numbers), last, divisor};
 }
 
 }  // namespace
@@ -194,7 +207,8 @@ NB_MODULE(_native, m) {
     nb::set_leak_warnings(false);  // caches hold kernels until the process ends
     nb::class_<Convolution>(m, "Convolution").def("__call__", &Convolution::operator());
     m.def("convolution", &convolution_of);
-    m.def("pool", &pool_windows);
+    nb::class_<Pooling>(m, "Pooling").def("__call__", &Pooling::operator());
+    m.def("pooling", &pooling_of);
     m.attr("direct_taps") = DIRECT;
     m.def("instruction_set", [] { return chosen; });
     m.def("use_instruction_set", [](const std::string &name) {

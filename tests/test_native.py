@@ -274,6 +274,6 @@ def test_the_kernels_know_their_words() -> None:
     with pytest.raises(ValueError, match=r"^there is no such direction: backwards$"):
         native.compiled.convolution("channels", "float64", "backwards", numbers)
     with pytest.raises(ValueError, match=r"^there is no such pooling: median$"):
-        native.compiled.pool("median", "float64", "forward", [1, *numbers], False, 1, 0, (0,) * 5, 0)
+        native.compiled.pooling("median", "float64", "forward", numbers, False, 1)(1, 1, 0, (0,) * 5, 0)
     with pytest.raises(ValueError, match=r"^this processor has no such instructions: v9$"):
         native.compiled.use_instruction_set("v9")

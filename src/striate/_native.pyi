@@ -14,17 +14,13 @@ class Convolution:
     ) -> None: ...
 
 def convolution(lanes: str, dtype: str, direction: str, numbers: list[int]) -> Convolution: ...
-def pool(
-    operation: str,
-    dtype: str,
-    direction: str,
-    numbers: list[int],
-    channels_last: bool,
-    divisor: int,
-    first: int,
-    others: Sequence[int],
-    result: int,
-) -> None: ...
+
+class Pooling:
+    def __call__(self, batch: int, channels: int, first: int, others: Sequence[int], result: int) -> None: ...
+
+def pooling(
+    operation: str, dtype: str, direction: str, numbers: list[int], channels_last: bool, divisor: int
+) -> Pooling: ...
 
 direct_taps: int
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -92,26 +92,33 @@ def norm(x: Tensor, problem: Problem) -> Tensor:
 
 def norm_gradient(gradient: Tensor, norms: Tensor, x: Tensor, problem: Problem) -> Tensor:
     """X times the sum of gradient / norm over the windows that read it, without those whose norm is 0."""
-    seen = not all(map(_unseen, (gradient, norms, x)))
-    operator: Any = torch.ops.striate.native_norm_gradient if seen else _norm_gradient
+    unseen = _unseen(gradient, norms, x)
+    operator: Any = _norm_gradient if unseen else torch.ops.striate.native_norm_gradient
     result: Tensor = operator(gradient, norms, x, as_numbers(problem))
     return result
 
 
 def _pool(first: Tensor, second: Tensor | None, *rest: Any) -> Tensor:
     """The operator where something looks on, and else the kernels at once: PyTorch's dispatcher takes its time."""
-    if _unseen(first) and (second is None or _unseen(second)):
+    if _unseen(first) if second is None else _unseen(first, second):
         return _compute(first, second, *rest)
     operator: Any = torch.ops.striate.native_pool
     result: Tensor = operator(first, second, *rest)
     return result
 
 
-def _unseen(x: Tensor) -> bool:
-    """Whether nothing records what is done with a tensor, which lies in memory as it is."""
-    derived = torch.is_grad_enabled() and x.requires_grad
-    quiet = not watched() and torch._C._functorch.peek_interpreter_stack() is None
-    return not derived and plain(x) and quiet and not torch.compiler.is_compiling() and forward_ad._current_level < 0
+_grad, _active, _compiling = (
+    torch.is_grad_enabled,
+    torch._C._are_functorch_transforms_active,
+    torch.compiler.is_compiling,
+)
+
+
+def _unseen(*tensors: Tensor) -> bool:
+    """Whether nothing records what is done with the tensors, which lie in memory as they are."""
+    if watched() or _active() or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
+        return False
+    return all(map(plain, tensors)) and not (_grad() and any(x.requires_grad for x in tensors))
 
 
 @lru_cache(maxsize=4096)
@@ -132,16 +139,16 @@ def _real(numbers: list[int], like: Tensor) -> Tensor:
 def _layout(first: Tensor) -> torch.memory_format:
     """Channels-last where the operand is laid so and not also the other way."""
     last = LAST.get(first.dim() - 2)
-    is_last = last is not None and layout_of(first) == LAYOUTS[1] and first.is_contiguous(memory_format=last)
-    return last if last is not None and is_last else torch.contiguous_format
+    if last is None or not first.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    return last if layout_of(first) == LAYOUTS[1] else torch.contiguous_format
 
 
 def _fake(
     first: Tensor, second: Tensor | None, operation: str, direction: str, divisor: int, numbers: list[int]
 ) -> Tensor:
-    shape = (*first.shape[:2], *shape_and_window(direction, tuple(numbers))[0][1:])
-    dtype = torch.int64 if operation == "switches" and direction == "forward" else first.dtype
-    return torch.empty(shape, dtype=dtype, device=first.device, memory_format=_layout(first))
+    dtype = torch.int64 if _places_of(operation, direction) else first.dtype
+    return _room(first, direction, numbers, _layout(first), dtype)
 
 
 def _compute(
@@ -155,29 +162,47 @@ def _compute(
         return _collect(first, second, numbers)
     layout = _layout(first)
     first = first.contiguous(memory_format=layout)
-    result = _fake(first, second, operation, direction, divisor, numbers)
+    result = _room(first, direction, numbers, layout, torch.int64 if _places_of(operation, direction) else first.dtype)
     if divisor == 0 and direction == "input_gradient" and not _direct(first, numbers):
         first, divisor = _share(first, numbers).contiguous(memory_format=layout), 1
     others = ALONE
     if second is not None:
         second = second.contiguous(memory_format=layout)
         others = (0, second.data_ptr(), 0, 0, 0)
-    _fill(result, first, others, operation, direction, divisor, numbers)
+    _kernels(operation, first.dtype, direction, divisor, tuple(numbers), layout)(result, first, others)
     return result
+
+
+def _places_of(operation: str, direction: str) -> bool:
+    """Whether the result is places, not values."""
+    return operation == "switches" and direction == "forward"
+
+
+def _room(
+    first: Tensor, direction: str, numbers: Sequence[int], layout: torch.memory_format, dtype: torch.dtype
+) -> Tensor:
+    """Memory for the result of an operand that lies so."""
+    shape = (*first.shape[:2], *shape_and_window(direction, tuple(numbers))[0][1:])
+    return torch.empty(shape, dtype=dtype, device=first.device, memory_format=layout)
 
 
 def _collect(y: Tensor, marks: Tensor, numbers: list[int]) -> Tensor:
     last = LAST[y.dim() - 2]
     y, marks = y.contiguous(memory_format=last), marks.contiguous(memory_format=last)
-    shape = (*y.shape[:2], *shape_and_window("input_gradient", tuple(numbers))[0][1:])
-    result = torch.empty(shape, dtype=y.dtype, memory_format=last)
-    _fill(result, y, (0, 0, marks.data_ptr(), 0, 0), "switches", "input_gradient", 1, numbers)
+    result = _room(y, "input_gradient", numbers, last, y.dtype)
+    kernels = _kernels("switches", y.dtype, "input_gradient", 1, tuple(numbers), last)
+    kernels(result, y, (0, 0, marks.data_ptr(), 0, 0))
     return result
 
 
 def _direct(first: Tensor, numbers: list[int]) -> bool:
     """Whether the kernels of few taps serve."""
-    return _layout(first) != torch.contiguous_format and _few(from_numbers(numbers)[0])
+    return _layout(first) is not torch.contiguous_format and _few_taps(tuple(numbers))
+
+
+@lru_cache(maxsize=4096)
+def _few_taps(numbers: tuple[int, ...]) -> bool:
+    return _few(from_numbers(numbers)[0])
 
 
 def _few(geometry: Geometry) -> bool:
@@ -190,27 +215,32 @@ def _share(y: Tensor, numbers: list[int]) -> Tensor:
     return (y / _real(numbers, y)).to(y.dtype)
 
 
-def _fill(
-    result: Tensor,
-    first: Tensor,
-    others: tuple[int, ...],
+Kernels = Callable[[Tensor, Tensor, tuple[int, ...]], None]
+
+
+@lru_cache(maxsize=4096)
+def _kernels(
     operation: str,
+    dtype: torch.dtype,
     direction: str,
     divisor: int,
-    numbers: list[int],
-) -> None:
-    """Call the kernels, for tensors of one layout that is dense."""
-    batch, channels, *size = result.shape
-    other, told = OTHER[direction], tuple(numbers)
-    expected = tuple(shape_and_window(way, told)[0][1:] for way in (other, direction))
-    if (given := (tuple(first.shape[2:]), tuple(size))) != expected or first.shape[:2] != (batch, channels):
-        raise AlgorithmError(f"The kernels lead from maps of {expected[0]} to {expected[1]}, not from {given[0]}.")
-    if result.numel() == 0:
-        return
-    window = [batch, channels, channels, *shape_and_window(direction, told)[1][2:]]
-    last = _layout(result) != torch.contiguous_format or _layout(first) != torch.contiguous_format
-    kernels = (operation, TYPES[first.dtype], direction)
-    compiled.pool(*kernels, window, last, divisor, first.data_ptr(), others, result.data_ptr())
+    numbers: tuple[int, ...],
+    layout: torch.memory_format,
+) -> Kernels:
+    """The kernels of a pooling, for dense tensors of one layout: ``(result, operand, addresses of others)``."""
+    before, after = (shape_and_window(way, numbers)[0][1:] for way in (OTHER[direction], direction))
+    window = [1, 1, *shape_and_window(direction, numbers)[1][2:]]
+    last = layout is not torch.contiguous_format
+    run = compiled.pooling(operation, TYPES[dtype], direction, window, last, divisor)
+
+    def kernels(result: Tensor, first: Tensor, others: tuple[int, ...]) -> None:
+        batch, channels, *size = first.shape
+        if tuple(size) != before:
+            raise AlgorithmError(f"The kernels lead from maps of {before} to {after}, not from {tuple(size)}.")
+        if result.numel():
+            run(batch, channels, first.data_ptr(), others, result.data_ptr())
+
+    return kernels
 
 
 def _decomposed(
@@ -260,12 +290,17 @@ def _derive(ctx: Any, gradient: Tensor) -> Any:
 
 
 def _maximum(x: Tensor, numbers: list[int]) -> tuple[Tensor, Tensor]:
-    x = x.contiguous(memory_format=_layout(x))
-    values, places = _fake_maximum(x, numbers)
-    if places.dtype == torch.uint8:
-        _fill(values, x, (0, 0, places.data_ptr(), 0, 0), "maximum", "forward", 1, numbers)
+    layout, told = _layout(x), tuple(numbers)
+    x = x.contiguous(memory_format=layout)
+    values = _room(x, "forward", told, layout, x.dtype)
+    marked = layout is not torch.contiguous_format and _few_taps(told)
+    places = torch.empty_like(values, dtype=torch.uint8 if marked else torch.int64)
+    if marked:
+        kernels = _kernels("maximum", x.dtype, "forward", 1, told, layout)
+        kernels(values, x, (0, 0, places.data_ptr(), 0, 0))
     else:
-        _fill(places, x, (values.data_ptr(), 0, 0, 0, 0), "switches", "forward", 1, numbers)
+        kernels = _kernels("switches", x.dtype, "forward", 1, told, layout)
+        kernels(places, x, (values.data_ptr(), 0, 0, 0, 0))
     return values, places
 
 
@@ -334,7 +369,8 @@ def _norm_gradient(gradient: Tensor, norm: Tensor, x: Tensor, numbers: list[int]
         return _decomposed_norm_gradient(gradient, norm, x, numbers)
     gradient, norm = gradient.contiguous(memory_format=layout), norm.contiguous(memory_format=layout)
     result = torch.empty_like(x, memory_format=layout)
-    _fill(result, gradient, (0, 0, 0, norm.data_ptr(), x.data_ptr()), "norm", "input_gradient", 1, numbers)
+    kernels = _kernels("norm", x.dtype, "input_gradient", 1, tuple(numbers), layout)
+    kernels(result, gradient, (0, 0, 0, norm.data_ptr(), x.data_ptr()))
     return result
 
 
