@@ -156,6 +156,10 @@ void run_pool(const std::string &operation, const Window &window, bool last, int
         reduction = Reduction::sum;
     else
         throw std::invalid_argument("there is no such pooling: " + operation);
+    const bool places = reduction == Reduction::switches || reduction == Reduction::maximum;
+    if (!from || !to || (backward && places && !marks && !switches) ||
+        (backward && reduction == Reduction::norm && !(others.norm && others.x)))
+        throw std::invalid_argument("a tensor that the pooling needs is missing: " + operation);
     nb::gil_scoped_release unlocked;
     if (backward && marks) {
         STRIATE_CALL(collect, window, from, marks, to)

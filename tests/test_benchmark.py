@@ -165,6 +165,14 @@ def test_the_input_of_a_first_layer_needs_no_gradient() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_contenders_share_no_memory() -> None:
+    case = CASES["depthwise"]
+    given = truth.operands(case, torch.float32)
+    ways = [*peers.striate(case, given), *peers.torch_ways(case, given)]
+    addresses = [t.data_ptr() for way in ways for t in (*way.operands, way.gradient)]
+    assert len(set(addresses)) == len(addresses) == 3 * len(ways)
+
+
 def test_a_way_can_be_compiled() -> None:
     case = CASES["grouped"]
     way = peers.torch_ways(case, truth.operands(case))[0].compiled()
@@ -405,6 +413,16 @@ def test_the_page_and_its_picture(result: dict[str, Any], tmp_path: Path) -> Non
     assert "![Ratios of every layer](images/performance.png)" in text
     assert "### What loses, one thread" in text
     assert all(f"| A tiny {name}" in text for name in ("depthwise", "first (first)", "max", "local"))
+
+
+def test_notes_by_hand_stay_when_the_page_is_measured_again(result: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "performance.md"
+    benchmark.write(result, path)
+    measured = path.read_text(encoding="utf-8")
+    path.write_text(f"{measured}\n{page.NOTES}\n\n## Why\n", encoding="utf-8")
+    for _ in range(2):
+        benchmark.write(result, path)
+        assert path.read_text(encoding="utf-8") == f"{measured}\n{page.NOTES}\n\n## Why\n"
 
 
 def test_the_page_lists_what_loses(result: dict[str, Any]) -> None:

@@ -344,3 +344,30 @@ def test_negative_padding_crops_the_input(name: str) -> None:
     expected = F.conv2d(F.pad(x[:, :, 1:-2, 3:], (0, 1)), weight, stride=(2, 1), dilation=(1, 2))
     algorithm = find("convolution", name)
     torch.testing.assert_close(algorithm.run(x, algorithm.prepare(weight, asked), asked), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("weights_last", [False, True])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_pytorch_s_gradient_of_an_input_larger_than_the_output(
+    dtype: torch.dtype, last: bool, weights_last: bool, axes: int, deterministic: bool
+) -> None:
+    window = Geometry.window(axes, 3, stride=2, padding=1, groups=2)
+    problem = Problem("convolution", window, 2, 4, 4, (9,) * axes, dtype, direction="input_gradient")
+
+    def laid(shape: tuple[int, ...], channels_last: bool) -> torch.Tensor:
+        values = torch.randint(-3, 4, shape).to(dtype)
+        return values.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else values
+
+    y, weight = laid((2, 4, *(5,) * axes), last), laid((4, 2, *(3,) * axes), weights_last)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        found = find("convolution", "vendor").run(y, weight, problem)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    x = torch.zeros(2, 4, *(9,) * axes, dtype=torch.float64, requires_grad=True)
+    function = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[axes]
+    (expected,) = torch.autograd.grad(function(x, weight.double(), None, 2, 1, 1, 2), x, y.double())
+    torch.testing.assert_close(found.double(), expected.to(dtype).double(), rtol=0, atol=0)

@@ -955,6 +955,11 @@ def test_a_layer_that_keeps_its_last_call_sees_every_change() -> None:
         _same(layer, x.contiguous(memory_format=torch.channels_last))
     layer.stride = (2, 2)
     _same(layer, x, stride=2)
+    layer.padding = (1, 1)
+    _same(layer, x, stride=2, padding=1)
+    layer.dilation = (2, 2)
+    _same(layer, x, stride=2, padding=1, dilation=2)
+    layer.padding, layer.dilation = (0, 0), (1, 1)
     layer.bias = None
     _same(layer, x, stride=2)
     layer.weight = torch.nn.Parameter(torch.randn(6, 4, 2, 2, dtype=torch.float64))
@@ -971,14 +976,39 @@ def test_a_layer_that_keeps_its_last_call_sees_every_change() -> None:
     _same(biased, x)
 
 
+def test_what_stands_in_place_of_a_parameter_is_what_computes() -> None:
+    class Masked(striate.nn.Conv2d):
+        weight: Any = property(lambda self: 2 * self._parameters["weight"])
+
+    layer = striate.nn.Conv2d(4, 4, 3, dtype=torch.float64)
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    plain = layer(x)
+    layer.__class__ = Masked
+    _same(layer, x)
+    assert not torch.equal(layer(x), plain)
+    layer.__class__ = striate.nn.Conv2d
+    object.__setattr__(layer, "weight", torch.ones(4, 4, 3, 3, dtype=torch.float64))
+    _same(layer, x)
+
+
+def test_a_call_under_a_transform_leaves_later_ones_as_they_are() -> None:
+    weight = torch.randn(4, 8, 3, 3)
+    x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    mapped = torch.func.vmap(lambda one: striate.conv(one, weight, algorithm="im2col"))(torch.stack([x, x]))
+    found = striate.conv(x, weight, algorithm="im2col")
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(mapped[0], found)
+
+
 def test_a_layer_that_keeps_its_last_call_sees_another_policy() -> None:
     layer = striate.nn.Conv2d(4, 4, 3)
     x = torch.randn(1, 4, 9, 9)
-    layer(x), layer(x)
-    calls = [layer._recent.call]
-    with striate.tuning("frozen"):
-        layer(x)
-        calls.append(layer._recent.call)
+    calls = []
+    for tolerance in (1e-3, 1e-7):
+        with striate.tuning("frozen", tolerance=tolerance) as policy:
+            layer(x), layer(x)
+            calls.append(layer._recent.call)
+            assert policy in calls[-1][0][6][0]
     assert calls[0][0] != calls[1][0]
 
 
@@ -986,7 +1016,8 @@ def test_copies_of_a_layer_keep_no_calls() -> None:
     layer = striate.nn.Conv2d(4, 4, 3)
     x = torch.randn(1, 4, 9, 9)
     expected = layer(x)
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+    assert "_recent" not in layer.__getstate__()
+    for twin in (copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert twin._recent.call == ((), None)
         assert torch.equal(twin(x), expected)
         assert twin._recent is not layer._recent

@@ -267,6 +267,21 @@ def test_pooling_kernels_compare_norms_and_switches_with_the_maps() -> None:
     with pytest.raises(AlgorithmError) as narrow:
         torch.ops.striate.native_pool(y, y.to(torch.int32), "switches", "input_gradient", 1, numbers)
     assert str(narrow.value) == "Switches are int64, or uint8 where they are marks; these are torch.int32."
+    for more in (-1, 1):
+        other = torch.ones(1, 2, 8 + more, 8).contiguous(memory_format=torch.channels_last)
+        with pytest.raises(AlgorithmError) as sized:
+            torch.ops.striate.native_norm_gradient(y, y, other, numbers)
+        assert str(sized.value) == f"The windows read maps of (8, 8); x has ({8 + more}, 8)."
+
+
+@pytest.mark.parametrize("operation", ["maximum", "norm", "switches"])
+def test_poolings_that_need_more_than_one_tensor_say_so(operation: str) -> None:
+    window = Problem("sum", Geometry.window(2, 2, stride=2), 1, 1, 1, (8, 8), torch.float32)
+    with pytest.raises(AlgorithmError) as caught:
+        torch.ops.striate.native_pool(
+            torch.ones(1, 2, 4, 4), None, operation, "input_gradient", 1, native.as_numbers(window)
+        )
+    assert str(caught.value) == f"There is no input_gradient of {operation!r} without switches."
 
 
 def test_the_kernels_know_their_words() -> None:
@@ -275,5 +290,8 @@ def test_the_kernels_know_their_words() -> None:
         native.compiled.convolution("channels", "float64", "backwards", numbers)
     with pytest.raises(ValueError, match=r"^there is no such pooling: median$"):
         native.compiled.pooling("median", "float64", "forward", numbers, False, 1)(1, 1, 0, (0,) * 5, 0)
+    for operation in ("maximum", "switches", "norm", "sum"):
+        with pytest.raises(ValueError, match=f"^a tensor that the pooling needs is missing: {operation}$"):
+            native.compiled.pooling(operation, "float64", "input_gradient", numbers, False, 1)(1, 1, 0, (0,) * 5, 0)
     with pytest.raises(ValueError, match=r"^this processor has no such instructions: v9$"):
         native.compiled.use_instruction_set("v9")

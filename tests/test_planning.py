@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from striate import estimates, machine, planning, policy, races, wisdom
 from striate.computing import ALGORITHMS, DIRECTIONS, Base, Problem, find
 from striate.errors import AlgorithmError, GeometryError, UnknownNameError
 from striate.geometry import Axis, Geometry
-from striate.planning import choose, choose_all
+from striate.planning import automatic, choose, choose_all
 
 FOUR_AXES = "the window has 4 spatial axes; PyTorch has kernels for 1 to 3."
 
@@ -601,3 +602,19 @@ def test_the_layout_of_the_input_is_part_of_the_problem(spy: Spy) -> None:
     assert spy.problems == [asked]
     with pytest.raises(UnknownNameError, match="No layout is called 'last'"):
         striate.plan(x.shape, (3, 4, 3, 3), layout="last")
+
+
+def test_a_plan_that_has_computed_is_still_a_value() -> None:
+    plan = striate.plan((1, 4, 8, 8), (4, 4, 3, 3))
+    striate.conv(torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3), algorithm="im2col")
+    assert callable(plan.solve)
+    assert str(pickle.loads(pickle.dumps(plan))) == str(plan)
+
+
+@pytest.mark.parametrize(("layout", "company"), [("channels_first", True), ("channels_last", False)])
+def test_the_vendor_s_own_call_by_another_name_is_no_choice(layout: str, company: bool) -> None:
+    problem = Problem(
+        "convolution", Geometry.window(2, 3), 1, 4, 4, (8, 8), torch.float32, "cpu", layout=layout
+    )  # fmt: skip
+    for names in (["vendor", "channels_last"], ["channels_last"]):
+        assert ("channels_last" in automatic(problem, names)) is company

@@ -52,6 +52,7 @@ DEPTHWISE = [
     *((2, c, c, size, 2, k, 1, 1, c) for c, size, k in ((64, 56, 13), (128, 28, 21), (128, 56, 31), (64, 28, 51))),
     (4, 64, 64, 28, 2, 3, 1, 4, 64), (1, 32, 32, 16, 2, 3, 1, 1, 32), (1, 96, 96, 56, 2, 7, 1, 1, 96),
     (16, 256, 256, 512, 1, 31, 1, 1, 256), (8, 128, 128, 1000, 1, 9, 1, 1, 128), (8, 64, 64, 2048, 1, 3, 1, 1, 64),
+    (8, 256, 256, 400, 1, 17, 1, 1, 256), (4, 512, 512, 400, 1, 63, 1, 1, 512),
     (4, 64, 64, 16, 3, 3, 1, 1, 64), (2, 32, 32, 16, 3, 5, 1, 1, 32), (2, 48, 48, 16, 3, 7, 1, 1, 48),
 ]  # fmt: skip
 UNSHARED = [(8, 16, 16, 16, 2, 3, 1, 1, 1), (16, 3, 16, 28, 2, 5, 1, 1, 1), (8, 16, 16, 128, 1, 5, 1, 1, 1)]
@@ -96,7 +97,7 @@ def turned(one: Problem) -> Iterator[Problem]:
     """In every direction and memory layout."""
     directions = {"convolution": DIRECTIONS, "maximum": DIRECTIONS[:1]}.get(one.operation, DIRECTIONS[:2])
     for direction in directions:
-        for layout in LAYOUTS if len(one.size) > 1 else LAYOUTS[:1]:
+        for layout in LAYOUTS if len(one.size) > 1 or one.operation == "convolution" else LAYOUTS[:1]:
             yield replace(one, direction=direction, layout=layout)
 
 

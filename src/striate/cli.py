@@ -285,7 +285,7 @@ def bench(
         raise OptionError(f"--shared --threads {threads}: processor time is that of one thread; leave one of them out.")
     effort = benchmark.QUICK if quick else benchmark.Effort()
     clock = time.process_time if shared else time.perf_counter
-    with _progress() as (bar, _), tuning(rigor, budget=600):
+    with _progress() as (bar, _), tuning(rigor, budget=3600):
         found = benchmark.run(
             benchmark.selected(only, quick=quick),
             threads=counts,

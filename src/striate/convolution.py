@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from threading import Lock
 from typing import Any
 
 import torch
@@ -244,21 +245,31 @@ Bound = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Recent:
-    """The last call of a layer and what computed it: to compare costs less than to look up. It is not copied."""
+    """The last call of a layer and what computed it: to compare costs less than to look up."""
 
     __slots__ = ("call",)
 
     def __init__(self) -> None:
         self.call: tuple[tuple[Any, ...], Bound | None] = ((), None)
 
-    def __reduce__(self) -> Any:
-        return Recent, ()
+
+class Kept(dict[tuple[Any, ...], Any]):
+    """So many calls at most, the latest."""
+
+    most = 4096
+
+    def keep(self, facts: tuple[Any, ...], bound: Any) -> None:
+        """Another one."""
+        with _LOCK:
+            while len(self) >= self.most:
+                del self[next(iter(self))]
+            self[facts] = bound
 
 
+_LOCK, _CALLS = Lock(), Kept()
 # Looked up once: each dot costs every call as much as a comparison does.
-_autocasts, _tracing = torch._C._is_any_autocast_enabled, torch._C._is_tracing
-_CALLS: dict[tuple[Any, ...], Bound] = {}
-MOST_CALLS = 4096  # that are kept
+_any_autocast, _transformed = torch._C._is_any_autocast_enabled, torch._C._are_functorch_transforms_active
+_tracing, _exporting = torch._C._is_tracing, torch.compiler.is_exporting
 
 
 def apply(
@@ -275,9 +286,9 @@ def apply(
             and algorithm.
         recent: Where a layer keeps its last call.
     """
-    if type(x) is not Tensor or _autocasts() or _tracing():
+    if type(x) is not Tensor or _any_autocast() or _tracing() or _transformed() or _exporting():
         return _apply(name, x, weight, bias, options)
-    third = None if bias is None else (bias.shape, bias.dtype, bias.device)
+    third = None if bias is None else (bias.shape, bias.dtype)
     places = (x.dtype, x.device, weight.dtype, weight.device)
     now = (state(), len(ALGORITHMS["convolution"]))
     facts = (name, x.shape, x.stride(), weight.shape, third, places, now, options)
@@ -290,16 +301,14 @@ def apply(
     except TypeError:  # a compiler leaves a size open
         return _apply(name, x, weight, bias, options)
     if bound is None:
-        bound = _bind_call(name, x, weight, third, now, options)
-        if len(_CALLS) >= MOST_CALLS:
-            _CALLS.clear()
-        _CALLS[facts] = bound
+        bound = _bound_call(name, x, weight, bias, now, options)
+        _CALLS.keep(facts, bound)
     if recent is not None:
         recent.call = facts, bound
     return bound(x, weight, bias)
 
 
-def _bind_call(name: str, x: Tensor, weight: Tensor, bias: Any, now: Any, options: tuple[Any, ...]) -> Bound:
+def _bound_call(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, now: Any, options: tuple[Any, ...]) -> Bound:
     """What computes every call of these shapes, strides, types and options under this policy."""
     device = x.device.type
     call = _checked(
@@ -307,23 +316,23 @@ def _bind_call(name: str, x: Tensor, weight: Tensor, bias: Any, now: Any, option
         weight.shape, weight.dtype, weight.device.type, *options,
     )  # fmt: skip
     if bias is not None:
-        _check_bias(name, (bias[0], bias[1], bias[2].type), call, device)
+        _check_bias(name, (bias.shape, bias.dtype, bias.device.type), call, device)
     simple = call.rules is None and x.dim() == len(call.window.axes) + 2 and weight.shape == torch.Size(call.kernels)
-    if simple and (bias is None or len(bias[0]) == 1):
+    if simple and (bias is None or bias.dim() == 1):
         if not isinstance(call.by, Plans):
             return call.by
         if x.dtype == weight.dtype == call.dtype:
-            return bind(call.by, call.direction, x)
+            return by_plans(call.by, call.direction, x)
     return lambda x, weight, bias: _finish(name, x, weight, bias, call, device)
 
 
-def bind(plans: Plans, direction: str, like: Tensor) -> Bound:
+def by_plans(plans: Plans, direction: str, like: Tensor) -> Bound:
     """A call by plans, for operands of the type to compute in, with a batch and no bias but one number per channel.
 
     Args:
         plans: Of the call.
         direction: Which of them is its own.
-        like: The input, or a tensor of its shape and strides.
+        like: The input, or a tensor that lies as it does.
     """
     row = (-1, *(1 for _ in plans.forward.problem.size))
     try:
@@ -341,7 +350,7 @@ def bind(plans: Plans, direction: str, like: Tensor) -> Bound:
 
 
 def _apply(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:
-    """The same where autocast chooses the types, or a graph is traced, which may leave sizes open."""
+    """The same where autocast chooses the types, functions are transformed, or a graph may leave sizes open."""
     shape, dtype, device = _facts(x)
     call = _bind(name, shape, dtype, device, layout_of(x), state(), *_facts(weight), *options)
     if bias is not None:

@@ -27,6 +27,8 @@ from .computing import LAYOUTS, Problem, find
 TABLE = Path(__file__).parent / "computing" / "table.json"
 NEIGHBOURS = 3
 RADIUS = 4.0  # weighted doublings
+BEHIND = 1.25  # times the vendor's seconds in a race near by: who was so slow is not taken unmeasured
+HOPELESS = 100.0  # who did not race at all
 WEIGHTS = (1.0, 1.0, 0.5, 1.0, 0.7, 0.5, 2.0, 2.0, 1.5)
 
 Kind = tuple[str, ...]
@@ -144,10 +146,22 @@ class Table:
         return least(problem, work, limits) / mean
 
     def promising(self, problem: Problem) -> list[str]:
-        """Who was faster than the vendor in every race near the problem, or raced where the vendor cannot."""
-        races = [race for _, race in self.near(problem)]
-        nearest = races[0].shares if races else ()
-        return [name for name in nearest if all(race.relative.get(name, 0.0) < 1 for race in races)]
+        """Who was faster than the vendor in the nearest race and on average of those near by, and never far behind.
+
+        Also who raced where the vendor cannot. The vendor's time falls off cliffs, so that of two neighbours one may
+        show a tenfold gain and the other a draw: the one that is left out is then worth more than the few percent.
+        """
+        near = self.near(problem)
+        nearest = near[0][1].shares if near else ()
+        return [name for name in nearest if _gains(name, near)]
+
+
+def _gains(name: str, near: Sequence[tuple[float, Race]]) -> bool:
+    ratios = [(1 / (0.1 + d), race.relative.get(name, HOPELESS)) for d, race in near if race.relative]
+    if not ratios:
+        return True
+    mean = sum(weight * log(ratio) for weight, ratio in ratios) / sum(weight for weight, _ in ratios)
+    return mean < 0 and ratios[0][1] < 1 and max(ratio for _, ratio in ratios) < BEHIND
 
 
 def _distance(a: Place, b: Place) -> float:

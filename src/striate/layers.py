@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -92,7 +93,6 @@ class _Convolution(SpatialLayer):
         shared_bias: bool = True,
     ) -> None:
         super().__init__()
-        self._recent = Recent()
         self.shared_bias = shared_bias
         self.in_channels, self.out_channels = in_channels, out_channels
         self.output_padding = (0,) * self.axes
@@ -126,11 +126,6 @@ class _Convolution(SpatialLayer):
         """Positions with weights of their own: none for a convolution, which shares them all."""
         return ()
 
-    def learned(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias, without the search for attributes where nothing stands in their place."""
-        kept: Any = self._parameters
-        return (kept["weight"], kept["bias"]) if "weight" in kept and "bias" in kept else (self.weight, self.bias)
-
     def options(self) -> dict[str, Any]:
         """What the operation is called with."""
         names = ("stride", "padding", "dilation", "groups", "padding_mode")
@@ -150,6 +145,12 @@ class _Convolution(SpatialLayer):
         words += [f"{name}={shown(getattr(self, name))}" for name in self.option_names]
         words += ["shared_bias=True"] if self.shared_bias and self.repeats() and self.bias is not None else []
         return ", ".join(words if self.bias is not None else [*words, "bias=False"])
+
+
+@lru_cache(maxsize=256)
+def _shadowed(cls: type) -> bool:
+    """Whether a class has something of its own under the name of a parameter."""
+    return hasattr(cls, "weight") or hasattr(cls, "bias")
 
 
 class Conv(_Convolution):
@@ -193,13 +194,31 @@ class Conv(_Convolution):
     ) -> None:
         options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode)
         super().__init__(in_channels, out_channels, kernel_size, options, bias, {"device": device, "dtype": dtype})
+        self._recent = Recent()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files hold no calls."""
+        return {name: value for name, value in self.__dict__.items() if name != "_recent"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._recent = Recent()
+
+    def _learned(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias, without the search for attributes where nothing stands in their place."""
+        kept: Any = self._parameters
+        own = self.__dict__
+        cls: Any = type(self)
+        if "weight" in own or "bias" in own or "weight" not in kept or "bias" not in kept or _shadowed(cls):
+            return self.weight, self.bias
+        return kept["weight"], kept["bias"]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` to ``(N, O, *out)``."""
         if type(x) is not Tensor or torch.compiler.is_dynamo_compiling():
             return conv(x, self.weight, self.bias, **self.options())
         window = (self.stride, self.padding, self.dilation, self.groups, 0, self.padding_mode, None)
-        return apply("conv", x, *self.learned(), window, self._recent)
+        return apply("conv", x, *self._learned(), window, self._recent)
 
 
 class ConvTranspose(_Convolution):

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from .adaptive import adaptive_avg_pool, adaptive_max_pool
 from .computing import ALGORITHMS, DIRECTIONS, Problem, as_given, autocasts, find, layout_of, vendor
-from .convolution import Bound, bind
+from .convolution import Bound, Kept, by_plans
 from .errors import AlgorithmError, GeometryError, StriateError
 from .geometry import Geometry, per_axis
 from .graphs import whole
@@ -166,13 +166,21 @@ def planned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: 
     if not _plain():
         return by_vendor(x, weight, bias, window)
     device = x.device.type
+    as_is = x.dtype == weight.dtype and not autocasts(device)
+    kinds = (_computed(x, device), device, weight.shape, _computed(weight, device), weight.device.type)
+    now = (state(), len(ALGORITHMS["convolution"]), torch._C._are_functorch_transforms_active())
+    facts = (x.shape, x.stride(), kinds, window, choice, as_is, now)
     try:
-        facts = (x.shape, _computed(x, device), device, weight.shape, _computed(weight, device), weight.device.type)
-        as_is = x.dtype == weight.dtype and not autocasts(device)
-        call = _bound((*state(), len(ALGORITHMS["convolution"])), *facts, x.stride(), window, choice, as_is)
+        kept = facts in _CALLS
     except TypeError:  # a traced graph leaves sizes open: they cannot be looked up
-        call = None
+        return by_vendor(x, weight, bias, window)
+    call = _CALLS.get(facts) if kept else _bound(x, *kinds, window, choice, as_is)
+    if not kept:
+        _CALLS.keep(facts, call)
     return by_vendor(x, weight, bias, window) if call is None else call(x, weight, bias)
+
+
+_CALLS = Kept()
 
 
 def _computed(tensor: Tensor, device: str) -> torch.dtype:
@@ -190,39 +198,34 @@ def by_vendor(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) ->
     return vendor.CONV_TRANSPOSE[axes](x, weight, bias, stride, padding, extra, groups, dilation)
 
 
-@lru_cache(maxsize=4096)
 def _bound(
-    now: Any,
-    x: tuple[int, ...],
+    x: Tensor,
     dtype: torch.dtype,
     device: str,
     weight: tuple[int, ...],
     weight_dtype: torch.dtype,
     weight_device: str,
-    strides: tuple[int, ...],
     window: Window,
     choice: Choice,
     as_is: bool,
 ) -> Bound | None:
     """The plans of a call, bound, or None where PyTorch's own call serves: also where it has words of its own.
 
-    ``now`` is what plans depend on besides: the policy, what was measured, and how many algorithms there are. ``as_is``
-    says that the tensors have the type to compute in.
+    ``as_is`` says that the tensors have the type to compute in.
     """
-    if (dtype, device) != (weight_dtype, weight_device) or len(x) != len(weight) or 0 in (*x, *weight):
+    if (dtype, device) != (weight_dtype, weight_device) or x.dim() != len(weight) or 0 in (*x.shape, *weight):
         return None
-    like = torch.empty_strided(x, strides, device="meta")
     try:
-        plans = choose_all(posed((x, dtype, device, weight, layout_of(like)), window))
+        plans = choose_all(posed((x.shape, dtype, device, weight, layout_of(x)), window))
     except (GeometryError, AlgorithmError):
         return None
     names, size, example_dtype = choice
-    if (x[2:], dtype) == (size, example_dtype):
+    if (x.shape[2:], dtype) == (size, example_dtype):
         plans = named(plans, names)
     if set(algorithms_of(plans)) == {"vendor"}:
         return None
     direction, problem = "forward" if window[4] is None else "input_gradient", plans.forward.problem
-    planned = bind(plans, direction, like)
+    planned = by_plans(plans, direction, x)
 
     def lowered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         with as_given(device):

@@ -56,6 +56,10 @@ class Plan:
         """The algorithm, bound to a problem with weights."""
         return bound(self.algorithm, self.problem)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Plans are values: what was bound is made again where it is needed."""
+        return {name: value for name, value in vars(self).items() if name != "solve"}
+
     @property
     def refusals(self) -> tuple[tuple[str, str], ...]:
         """``(name, sentence)`` of each algorithm that cannot serve, or that the policy does not admit."""
@@ -252,10 +256,12 @@ def barred(problem: Problem, name: str) -> str | None:
 
 
 def automatic(problem: Problem, names: Sequence[str]) -> list[str]:
-    """Those that plans take without being asked for by name; what does as the vendor does gives it no company."""
+    """Those that plans take without being asked for by name, and without those that are the vendor's own call."""
     every = {name: find(problem.operation, name) for name in names}
     able = {name: one for name, one in every.items() if not one.by_name and one.estimate(problem) is not None}
-    return [name for name, one in able.items() if "vendor" not in names or not one.same(problem)]
+    vendor = ALGORITHMS[problem.operation].get("vendor")
+    serves = vendor is not None and vendor.refuses(problem) is None
+    return [name for name, one in able.items() if not (serves and one.same(problem))]
 
 
 def _rank(problem: Problem, name: str, seconds: float | None, promising: bool = True) -> tuple[Any, ...]:

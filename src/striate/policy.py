@@ -141,7 +141,7 @@ _deterministic = torch._C._get_deterministic_algorithms  # looked up once, for e
 def current() -> Policy:
     """The policy in force in this thread; where PyTorch is told to be deterministic, it is."""
     blocks = _BLOCKS.get()
-    policy = blocks[-1] if blocks else _DEFAULTS[-1]
+    policy = blocks[-1] if blocks else _DEFAULTS[-1]  # as _given: every call comes by here
     return _settled(policy) if _deterministic() else policy
 
 

@@ -46,7 +46,7 @@ class Effort:
 def seconds_by_round(actions: Mapping[str, Action], sides: Mapping[str, str], effort: Effort) -> dict[str, list[float]]:
     """Seconds a call of each contender, one for each round; of a hopeless one, a single number.
 
-    The order is the same in every round: nobody follows itself, who would find its own data in the caches.
+    The order is the same in every round, so that a call longer than a sample never finds its own data in the caches.
 
     Args:
         actions: By contender.

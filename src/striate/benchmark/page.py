@@ -21,9 +21,11 @@ TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def write(result: Mapping[str, Any], path: Path) -> None:
-    """Write the page, and its picture into ``images/`` beside it."""
+    """Write the page, and its picture into ``images/`` beside it; notes at the end of an older page stay."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    _, mark, notes = before.partition(NOTES)
     files.write(path.parent / PICTURE, to_png(picture(result["runs"][0]), dpi=110))
-    files.write(path, markdown(result).encode())
+    files.write(path, (markdown(result) + (f"\n{mark}{notes}" if mark else "")).encode())
 
 
 def picture(run: Row, *, width: float = 9.0) -> Figure:
@@ -79,6 +81,8 @@ def _scale(figure: Figure, axes: Any, run: Row, height: float) -> None:
         title_fontsize=9, bbox_to_anchor=(0.55, 1.0),
     )  # fmt: skip
 
+
+NOTES = "<!-- What follows is written by hand and stays when the page is measured again. -->"
 
 INTRODUCTION = """# Performance
 

@@ -125,7 +125,7 @@ class Way(Entry):
     def gradient(self) -> Tensor:
         """The gradient of the output, as the next layer would hand it back: laid like the maps, or like the output."""
         if self.lay is not same:
-            return self.lay(self.given.gradient)
+            return self.lay(self.given.gradient.clone())
         y = self._forward()
         return torch.empty_like(y).copy_(self.given.gradient.reshape(y.shape))
 

@@ -141,6 +141,9 @@ class Algorithm(Protocol):
     def same(self, problem: Problem) -> bool:
         """Whether PyTorch's own call does just this, so that plans need not choose between the two."""
 
+    def bind(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        """What computes a problem with weights, for calls that are short: ``run`` after ``prepare``."""
+
     def error(self, problem: Problem) -> float:
         """The expected largest error in float32 over the output's root mean square; 0 for what is exact.
 
@@ -220,8 +223,7 @@ def register(operation: str, name: str, algorithm: Algorithm) -> None:
 @lru_cache(maxsize=4096)
 def bound(name: str, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
     """The algorithm of this name, bound to a problem with weights."""
-    algorithm: Any = find(problem.operation, name)
-    return algorithm.bind(problem)
+    return find(problem.operation, name).bind(problem)
 
 
 def find(operation: str, name: str) -> Algorithm:

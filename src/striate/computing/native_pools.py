@@ -154,8 +154,11 @@ def _fake(
 def _compute(
     first: Tensor, second: Tensor | None, operation: str, direction: str, divisor: int, numbers: list[int]
 ) -> Tensor:
+    given = second is not None
     if second is not None and second.shape != first.shape:
         raise AlgorithmError(f"Switches {tuple(second.shape)} are not those of maps {tuple(first.shape)}.")
+    if direction == "input_gradient" and (operation in ("maximum", "norm") or (operation == "switches") != bool(given)):
+        raise AlgorithmError(f"There is no {direction} of {operation!r} {'with' if given else 'without'} switches.")
     if second is not None and second.dtype not in (torch.int64, torch.uint8):
         raise AlgorithmError(f"Switches are int64, or uint8 where they are marks; these are {second.dtype}.")
     if second is not None and second.dtype == torch.uint8:
@@ -235,7 +238,7 @@ def _kernels(
 
     def kernels(result: Tensor, first: Tensor, others: tuple[int, ...]) -> None:
         batch, channels, *size = first.shape
-        if tuple(size) != before:
+        if tuple(size) != before or result.shape != (batch, channels, *after):
             raise AlgorithmError(f"The kernels lead from maps of {before} to {after}, not from {tuple(size)}.")
         if result.numel():
             run(batch, channels, first.data_ptr(), others, result.data_ptr())
@@ -357,10 +360,13 @@ def _derive_maximum(ctx: Any, gradient: Tensor, _: Any) -> Any:
 
 
 def _norm_gradient(gradient: Tensor, norm: Tensor, x: Tensor, numbers: list[int]) -> Tensor:
-    windows = (*x.shape[:2], *shape_and_window("forward", tuple(numbers))[0][1:])
-    if not gradient.shape == norm.shape == windows or not gradient.dtype == norm.dtype == x.dtype:
+    size, windows = (shape_and_window(way, tuple(numbers))[0][1:] for way in ("input_gradient", "forward"))
+    if tuple(x.shape[2:]) != size:
+        raise AlgorithmError(f"The windows read maps of {size}; x has {tuple(x.shape[2:])}.")
+    maps = (*x.shape[:2], *windows)
+    if not gradient.shape == norm.shape == maps or not gradient.dtype == norm.dtype == x.dtype:
         raise AlgorithmError(
-            f"For x {tuple(x.shape)} of {x.dtype}, gradient and norm are {windows} of the same type; they are "
+            f"For x {tuple(x.shape)} of {x.dtype}, gradient and norm are {maps} of the same type; they are "
             f"{tuple(gradient.shape)} of {gradient.dtype} and {tuple(norm.shape)} of {norm.dtype}."
         )
     layout = _layout(x)

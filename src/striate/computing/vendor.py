@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..borders import LAYOUTS, layout_of, pad
 from ..geometry import Axis, Geometry
-from .interface import Base, Problem, lay, register
+from .interface import Base, Problem, register
 
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -73,18 +73,19 @@ def _input_gradient(problem: Problem, transposed: Call) -> Solve:
     """PyTorch's backward kernel, which for channels-last groups is far faster than its transposed convolution.
 
     It asks for an input of which it reads the shape and the layout alone: y's memory stands for it, or on the CPU room
-    that nobody touches, which takes no memory before it is.
+    that nobody touches. Over one axis PyTorch would copy an input with the channels last.
     """
     shape = (problem.in_channels, *problem.size)
     numbers, outputs = prod(shape), problem.out_channels * prod(problem.output_size)
     backward = _backward(problem.geometry, [True, False, False])
 
     def solve(y: Tensor, weight: Tensor) -> Tensor:
-        last = layout_of(y) == LAYOUTS[1]
-        dense = (y.movedim(1, -1) if last else y).is_contiguous()
-        room = numbers <= outputs or y.device.type == "cpu"
+        lying = layout_of(y) == LAYOUTS[1]
+        dense = (y.movedim(1, -1) if lying else y).is_contiguous() and not (lying and len(shape) == 2)
+        room = numbers <= outputs or (y.device.type == "cpu" and not torch.are_deterministic_algorithms_enabled())
         if not (dense and room) or y.is_complex() or y.shape[0] == 0:
             return transposed(y, weight, None)
+        last = lying or (len(shape) > 2 and layout_of(weight) == LAYOUTS[1])  # as PyTorch will want it
         memory = y if numbers <= outputs else y.new_empty(y.shape[0] * numbers)
         found: Tensor = backward(y, memory.as_strided((y.shape[0], *shape), _strides(shape, last)), weight)[0]
         return found
@@ -106,7 +107,9 @@ def _weight_gradient(problem: Problem) -> Solve:
             return torch.complex(a - d, b + c)
         if x.shape[0] == 0:
             return x.new_zeros(shape)
-        found: Tensor = backward(y, pad(x, uneven) if padded else x, x.as_strided(shape, steps))[1]
+        plain = type(x) is Tensor
+        weight = x.as_strided(shape, steps) if plain else x.new_zeros(1).expand(shape)
+        found: Tensor = backward(y, pad(x, uneven) if padded else x, weight)[1]
         return found
 
     return solve
@@ -115,7 +118,10 @@ def _weight_gradient(problem: Problem) -> Solve:
 @lru_cache(maxsize=4096)
 def _strides(shape: tuple[int, ...], last: bool) -> tuple[int, ...]:
     """Those of dense maps of this shape, from example to example first."""
-    return lay(torch.empty((1, *shape), device="meta"), LAYOUTS[last]).stride()
+    steps, step = [0] * len(shape), 1
+    for dim in (0, *reversed(range(1, len(shape)))) if last else reversed(range(len(shape))):
+        steps[dim], step = step, step * shape[dim]
+    return step, *steps
 
 
 Call = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
