@@ -19,9 +19,9 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed
+.venv/.installed-dev: pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@touch $@
+	@touch .venv/.installed $@
 
 demo: .venv/.installed
 	$(BIN)/striate train lenet5 --data fashion-mnist-mini --seed 0
