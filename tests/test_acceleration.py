@@ -483,6 +483,14 @@ class Branches(nn.Module):
         return self.switches(self.norm(torch.stack([self.single(one) for one in self.own(x)]).square() + 1))
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_weights_that_a_hook_makes_are_left_alone_with_a_reason() -> None:
+    made = nn.utils.weight_norm(nn.Conv1d(4, 4, 3, padding=1))
+    model, report = accelerate(nn.Sequential(made, nn.Conv1d(4, 4, 3)), torch.randn(2, 4, 20), budget=0.2)
+    assert "its weights are made by a hook, perhaps" in str(report)
+    assert model(torch.randn(2, 4, 20)).shape == (2, 4, 18)
+
+
 def test_what_is_left_alone_has_its_reason() -> None:
     torch.manual_seed(0)
     model: Any = Branches()

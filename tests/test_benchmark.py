@@ -375,6 +375,12 @@ def fake(
     }  # fmt: skip
 
 
+def test_the_gradient_of_a_first_layer_s_input_is_in_no_mean() -> None:
+    first = {**fake({"input_gradient": 16.0, "weight_gradient": 4.0}), "first": True}
+    backward = results.summary([first, fake({"input_gradient": 1.0}, name="b")])["means"]["backward"]
+    assert (round(backward["ratio"], 6), backward["count"]) == (2.0, 2)
+
+
 def test_the_summary_counts_what_loses() -> None:
     rows = [
         fake({"forward": 4.0, "weight_gradient": 8.0, "step": 2.0}, kinds=("depthwise",)),

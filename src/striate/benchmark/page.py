@@ -95,7 +95,7 @@ Numbers are {dtype}.
 A ratio is the best of PyTorch's times over the best of Striate's, each side in the layout that serves it best (default or channels-last): above 1, Striate is faster.
 The share in brackets is that of the machine's limit: the definition's multiply-adds at the speed of a large matrix product, or the operands at the bandwidth of the level of the memory that holds them, whichever takes longer.
 Transforms and running sums do fewer multiply-adds than the definition, so they can go beyond it.
-A step is the forward pass with both gradients; a first layer's input needs none.
+A step is the forward pass with both gradients; a first layer's input needs none, so that its gradient is in the tables, but in no mean.
 
 ![Ratios of every layer]({picture})"""  # noqa: E501 - prose breaks at the end of a sentence
 

@@ -36,7 +36,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     means: dict[str, Any] = {}
     groups: dict[str, Callable[[Row, str], bool]] = {
         "forward": lambda row, name: name == "forward",
-        "backward": lambda row, name: name.endswith("gradient"),
+        "backward": lambda row, name: name.endswith("gradient") and not (row["first"] and name == "input_gradient"),
         "forward and backward": lambda row, name: name == "step",
         "weight gradients of depthwise, grouped, local, tiled, 1-D and 3-D": lambda row, name: (
             bool(row["kinds"]) and name == "weight_gradient"
