@@ -1,4 +1,4 @@
-// What Python sees: one function for each family of kernels, which picks the instruction set and releases the lock.
+// What Python sees: kernels bound to a window, called with addresses; the instruction set is picked and the lock released.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -105,6 +105,19 @@ void run(const std::string &lanes, const Window &window, uintptr_t input, const 
     }
 }
 
+// Calls `run` with a number of the type of this name.
+template <typename Run>
+void with_type(const std::string &dtype, Run run) {
+    if (dtype == "float32")
+        run(float{});
+    else if (dtype == "float64")
+        run(double{});
+    else if (dtype == "bfloat16")
+        run(bfloat16{});
+    else
+        throw std::invalid_argument("no kernel takes this type: " + dtype);
+}
+
 // The kernels of one problem but for its batch, so that a call has little to read.
 struct Convolution {
     std::string lanes, dtype;
@@ -114,14 +127,9 @@ struct Convolution {
                     uintptr_t weight) const {
         Window whole = window;
         whole.batch = batch;
-        if (dtype == "float32")
-            run<float>(lanes, whole, input, in, output, out, weight);
-        else if (dtype == "float64")
-            run<double>(lanes, whole, input, in, output, out, weight);
-        else if (dtype == "bfloat16")
-            run<bfloat16>(lanes, whole, input, in, output, out, weight);
-        else
-            throw std::invalid_argument("no kernel takes this type: " + dtype);
+        with_type(dtype, [&](auto number) {
+            run<decltype(number)>(lanes, whole, input, in, output, out, weight);
+        });
     }
 };
 
@@ -188,14 +196,9 @@ struct Pooling {
         Others more{at(0), at(1), at(2), at(3), at(4)};
         Window whole = window;
         whole.batch = batch, whole.in_channels = whole.out_channels = channels;
-        if (dtype == "float32")
-            run_pool<float>(operation, whole, last, divisor, first, more, result);
-        else if (dtype == "float64")
-            run_pool<double>(operation, whole, last, divisor, first, more, result);
-        else if (dtype == "bfloat16")
-            run_pool<bfloat16>(operation, whole, last, divisor, first, more, result);
-        else
-            throw std::invalid_argument("no kernel takes this type: " + dtype);
+        with_type(dtype, [&](auto number) {
+            run_pool<decltype(number)>(operation, whole, last, divisor, first, more, result);
+        });
     }
 };
 

@@ -434,22 +434,33 @@ def plan(
     >>> found.algorithm, dict(found.refusals)["vendor"]
     ('im2col', 'the window has 4 spatial axes; PyTorch has kernels for 1 to 3.')
     """
+    if direction not in DIRECTIONS:
+        raise unknown_name("direction", direction, DIRECTIONS)
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS)
+    options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, output_padding=output_padding)
+    window, channels, outputs = _window(x_shape, weight_shape, transposed, options)
+    asked = pose(window, x_shape[0], channels, outputs, tuple(x_shape[2:]), dtype, torch.device(device).type, layout)
+    if asked.policy.rigor != "frozen":
+        wisdom.opened(asked.policy.wisdom).refresh()
+    return getattr(choose_all(asked, algorithm), turn(asked.direction, direction))
+
+
+def _window(
+    x_shape: Sequence[int], weight_shape: Sequence[int], transposed: bool, options: dict[str, Any]
+) -> tuple[Geometry, int, int]:
+    """The window of shapes that fit each other, its input channels and its output channels."""
     axes = len(x_shape) - 2
     if axes < 1 or len(weight_shape) not in (axes + 2, 2 * axes + 2) or (transposed and len(weight_shape) > axes + 2):
         raise GeometryError(
             f"x_shape={tuple(x_shape)} and weight_shape={tuple(weight_shape)} must be (N, C, *spatial) "
             "and (O, C/groups, *K), or (*period, O, C/groups, *K), with the same number of spatial axes, at least one."
         )
-    if direction not in DIRECTIONS:
-        raise unknown_name("direction", direction, DIRECTIONS)
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS)
     *period, first, second = weight_shape[:-axes]
-    size = tuple(x_shape[2:])
+    size, groups = tuple(x_shape[2:]), options["groups"]
     window = Geometry.window(
-        axes, tuple(weight_shape[-axes:]), stride=stride, padding=padding, dilation=dilation, groups=groups,
-        period=tuple(period) or 1, transposed=transposed, output_padding=output_padding,
-        size=None if transposed else size,
+        axes, tuple(weight_shape[-axes:]), period=tuple(period) or 1, transposed=transposed,
+        size=None if transposed else size, **options,
     )  # fmt: skip
     channels, outputs = (first, second * groups) if transposed else (second * groups, first)
     window.weight_shape(channels, outputs)
@@ -462,10 +473,7 @@ def plan(
     if channels != x_shape[1]:
         raise GeometryError(f"weight_shape={tuple(weight_shape)} takes {channels} channels, x has {x_shape[1]}.")
     window.output_size(size)
-    asked = pose(window, x_shape[0], channels, outputs, size, dtype, torch.device(device).type, layout)
-    if asked.policy.rigor != "frozen":
-        wisdom.opened(asked.policy.wisdom).refresh()
-    return getattr(choose_all(asked, algorithm), turn(asked.direction, direction))
+    return window, channels, outputs
 
 
 def pose(

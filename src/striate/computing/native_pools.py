@@ -107,11 +107,7 @@ def _pool(first: Tensor, second: Tensor | None, *rest: Any) -> Tensor:
     return result
 
 
-_grad, _active, _compiling = (
-    torch.is_grad_enabled,
-    torch._C._are_functorch_transforms_active,
-    torch.compiler.is_compiling,
-)
+_grad, _active = torch.is_grad_enabled, torch._C._are_functorch_transforms_active  # looked up once
 
 
 def _unseen(*tensors: Tensor) -> bool:
