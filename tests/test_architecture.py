@@ -13,26 +13,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from striate import avg_pool, max_pool
-from striate.architecture import (
-    DEFAULTS,
+from striate.architecture import DEFAULTS, Architecture, Node
+from striate.errors import GeometryError, OptionError
+from striate.notation import format, parse
+from striate.operations import (
     FC,
-    OPERATIONS,
-    Architecture,
     AvgPool,
     BatchNorm,
     Conv,
     Dropout,
     Input,
-    Node,
     Operation,
     Pool,
     ReLU,
     Sigmoid,
     Tanh,
-    options,
 )
-from striate.errors import GeometryError, OptionError
-from striate.notation import format, parse
+from striate.spelling import options
 
 OPEN = "INPUT -> [CONV -> RELU]*2 -> FC -> FC -> FC"
 
@@ -283,13 +280,6 @@ def test_an_operation_by_hand(
     assert operation.output_shape(shape) == output
     assert operation.parameters(shape) == parameters
     assert operation.multiply_adds(shape) == macs
-
-
-def test_the_words_are_those_of_the_notation() -> None:
-    assert list(OPERATIONS) == [
-        *("INPUT", "CONV", "POOL", "AVGPOOL", "FC", "RELU", "TANH", "SIGMOID", "BN", "DROPOUT"),
-    ]
-    assert all(OPERATIONS[word].word == word for word in OPERATIONS)
 
 
 def test_options_are_the_settings_that_differ_from_the_default() -> None:

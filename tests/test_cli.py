@@ -12,8 +12,9 @@ import pytest
 
 import striate
 from striate import cli
+from striate.operations import OPERATIONS
 
-VERBS = ("describe", "plan", "train", "evaluate", "predict", "show", "bench", "zoo")
+VERBS = ("describe", "check", "plan", "train", "evaluate", "predict", "show", "bench", "zoo")
 
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -102,16 +103,67 @@ def test_describe_takes_variables_and_an_input_and_prints_json(striate_: Any) ->
 def test_zoo_lists_counts(striate_: Any) -> None:
     code, out, _ = striate_("zoo", "--json")
     assert code == 0
-    assert {entry["name"]: entry["parameters"] for entry in json.loads(out)} == {
-        "lenet5": 61_706,
-        "vgg11": 132_863_336,
-        "vgg13": 133_047_848,
-        "vgg16": 138_357_544,
-        "vgg19": 143_667_240,
-    }
+    found = {entry["name"]: entry["parameters"] for entry in json.loads(out)}
+    assert sorted(found) == list(striate.zoo.names())
+    assert (found["lenet5"], found["vgg16"], found["resnet50"]) == (61_706, 138_357_544, 25_557_032)
     code, out, _ = striate_("zoo")
     assert code == 0
-    assert "vgg16    138,357,544 parameters   15,470,264,320 multiply-adds  INPUT 3x224x224" in out
+    line = next(line for line in out.splitlines() if line.startswith("vgg16 "))
+    assert line.split(maxsplit=1)[1] == "138,357,544 parameters   15,470,264,320 multiply-adds  INPUT 3x224x224"
+
+
+def test_check_prints_findings_and_exits_with_one_on_errors(striate_: Any) -> None:
+    text = "INPUT 1x32x32 -> [CONV3-8 dilation=2 -> RELU]*3 -> GLOBALAVGPOOL -> FC 10"
+    code, out, err = striate_("check", text)
+    assert (code, err) == (0, "")
+    assert out.startswith("<text>:1:19: STR011 conv1, conv2 and conv3 with dilations 2, 2, 2 read 49 of the 169")
+    code, out, _ = striate_("check", text, "--json")
+    assert [finding["code"] for finding in json.loads(out)] == ["STR011"]
+    code, out, _ = striate_("check", text, "--sarif")
+    assert json.loads(out)["version"] == "2.1.0"
+    unfit = "INPUT 1x30x30 -> CONV3-8 as a -> [POOL]*2 -> [DECONV]*2 -> SUM[IDENTITY | from a] -> CONV1-2"
+    code, out, _ = striate_("check", unfit, "--filters", "8")
+    assert code == 1
+    assert "STR005" in out
+    assert striate_("check", "resnet18")[:2] == (0, "No findings.\n")
+
+
+def test_describe_compares_networks(striate_: Any) -> None:
+    code, out, _ = striate_("describe", "lenet5", "vgg16")
+    found = {name: striate.describe(name) for name in ("lenet5", "vgg16")}
+    assert (code, out) == (0, f"{striate.compare(found)}\n")
+    code, out, _ = striate_("describe", "INPUT 3x8x8 -> CONV3-8 -> CONV3-8 -> FC 10", "lenet5", "lenet5", "--json")
+    assert code == 0
+    assert [one["network"] for one in json.loads(out)["networks"]] == ["text 1", "lenet5 (2)", "lenet5 (3)"]
+
+
+def test_describe_binds_and_sweeps_names(striate_: Any) -> None:
+    text = "INPUT 3x8x8 -> [CONV3-4 -> POOL?]*N -> FC 10"
+    code, out, _ = striate_("describe", text, "N=2", "POOL=no")
+    assert (code, out) == (0, f"{striate.describe(text, N=2, POOL=False)}\n")
+    code, out, _ = striate_("describe", text, "N=1..3", "POOL=yes,no")
+    choices: dict[str, list[Any]] = {"N": [1, 2, 3], "POOL": ["yes", "no"]}
+    assert (code, out) == (0, f"{striate.sweep(text, choices)}\n")
+
+
+def test_describe_writes_files(striate_: Any, tmp_path: Path) -> None:
+    paths = {kind: tmp_path / f"table.{kind}" for kind in ("csv", "html", "png", "svg")}
+    code, _, _ = striate_("describe", "lenet5", "--csv", str(paths["csv"]), "--html", str(paths["html"]))
+    table = striate.describe("lenet5")
+    assert code == 0
+    assert paths["csv"].read_bytes().decode() == table.csv()
+    assert paths["html"].read_text(encoding="utf-8") == table.page()
+    for kind, start in (("png", b"\x89PNG"), ("svg", b"<")):
+        code, _, _ = striate_("describe", "lenet5", "--picture", str(paths[kind]))
+        assert code == 0
+        assert paths[kind].read_bytes().startswith(start)
+
+
+def test_describe_tells_times(striate_: Any) -> None:
+    code, out, _ = striate_("describe", "lenet5", "--time")
+    assert code == 0
+    assert out.splitlines()[0].endswith("time  by")
+    assert "vendor" in out
 
 
 def test_the_whole_way(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
@@ -158,11 +210,11 @@ def test_train_prints_a_line_for_each_epoch_and_where_things_are(
 
 NO_SUCH_LAYER = (
     "Error: Line 1, column 10: No layer is called 'CNOV'. Did you mean 'CONV'? "
-    "Known: AVGPOOL, BN, CONV, DROPOUT, FC, INPUT, POOL, RELU, SIGMOID, TANH.\n  INPUT -> CNOV\n           ^\n"
+    f"Known: {', '.join(sorted(OPERATIONS))}.\n  INPUT -> CNOV\n           ^\n"
 )
 NO_SUCH_NETWORK = (
     "Error: No network (nor a file) is called 'lenet'. Did you mean 'lenet5'? "
-    "Known: lenet5, vgg11, vgg13, vgg16, vgg19.\n"
+    f"Known: {', '.join(striate.zoo.names())}.\n"
 )
 NO_SUCH_PICTURE = (
     "Error: No picture is called 'curve'. Did you mean 'curves'? "
@@ -177,6 +229,29 @@ NO_DATA = (
 NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
 FAILURES: list[tuple[list[str], int, str]] = [
     (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
+    (["describe", "N=2"], 2, "Error: describe needs a network: a text, a zoo name or a file.\n"),
+    (["describe", "lenet5", "N="], 2, "Error: N=: expected N=2, N=1..3 or N=1,2,4, and each name once.\n"),
+    (["describe", "lenet5", "N=1", "N=2"], 2, "Error: N=2: expected N=2, N=1..3 or N=1,2,4, and each name once.\n"),
+    (
+        ["describe", "lenet5", "vgg16", "N=1,2"],
+        2,
+        "Error: N has several values; that is for one network, not for 2.\n",
+    ),
+    (
+        ["describe", "lenet5", "vgg16", "--time"],
+        2,
+        "Error: --time and --picture are for one network with one value for each name.\n",
+    ),
+    (
+        ["describe", "lenet5", "--picture", "a.gif"],
+        2,
+        "Error: --picture a.gif: expected a name that ends in .png or .svg.\n",
+    ),
+    (
+        ["describe", "lenet5", "N=2"],
+        2,
+        "Error: the network has no variable 'N'; it uses no names and leaves nothing open.\n",
+    ),
     (["describe", "lenet"], 2, NO_SUCH_NETWORK),
     (["plan", "8x64", "8x64x3"], 2, "Error: X 8x64: expected whole numbers joined by x, as in 8x64x56x56.\n"),
     (["plan", "1x4x9", "8x64xk"], 2, "Error: WEIGHT 8x64xk: expected whole numbers joined by x, as in 128x64x3x3.\n"),

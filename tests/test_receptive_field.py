@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from striate.errors import GeometryError
 from striate.geometry import Axis
-from striate.receptive_field import Reads, ReceptiveField, receptive_field
+from striate.receptive_field import ReceptiveField, read_by, receptive_field
+from striate.relations import Relation
 from striate.taps import taps
 
 few = settings(deadline=None, max_examples=40)
@@ -74,18 +75,23 @@ Stack = list[tuple[Axis, bool]]  # each window, and whether it is transposed
 stacks = st.lists(st.tuples(axes, st.booleans()), min_size=1, max_size=3)
 
 
-def through(stack: Stack, size: int) -> tuple[Reads, Stack]:
-    """The sets after as many windows of a stack as fit, and these windows."""
-    reads, fitting = Reads.of_input(size), []
+def through(stack: Stack, size: int) -> tuple[list[int], Stack]:
+    """What each position reads after as many windows of a stack as fit, and these windows."""
+    relations, fitting, outputs = [], [], size
     with suppress(GeometryError):
         for axis, transposed in stack:
-            reads = reads.through(axis, transposed=transposed)
+            relations.append(Relation.window(axis, outputs, transposed=transposed))
             fitting.append((axis, transposed))
-    return reads, fitting
+            outputs = relations[-1].outputs
+    return [read_by(1 << o, relations) for o in range(outputs)], fitting
 
 
 def bits(positions: int) -> set[int]:
     return {i for i in range(positions.bit_length()) if positions >> i & 1}
+
+
+def width(positions: int) -> int:
+    return max(bits(positions)) - min(bits(positions)) + 1 if positions else 0
 
 
 @few
@@ -100,8 +106,7 @@ def test_the_sets_are_those_of_all_paths_through_the_taps(stack: Stack, size: in
             target, origin = (i, o) if transposed else (o, i)
             after[target] |= paths[origin]
         paths = after
-    assert [bits(positions) for positions in reads.sets] == list(paths.values())
-    assert reads.inputs == size
+    assert [bits(positions) for positions in reads] == list(paths.values())
 
 
 @few
@@ -118,7 +123,7 @@ def test_the_sets_are_where_torch_carries_an_impulse(stack: Stack, size: int) ->
             padded = functional.pad(signal, (axis.before, axis.after))
             signal = functional.conv1d(padded, ones, stride=axis.stride, dilation=axis.dilation)
     reached = (signal[:, 0] > 0).T.tolist()
-    assert [[bool(positions >> i & 1) for i in range(size)] for positions in reads.sets] == reached
+    assert [[bool(positions >> i & 1) for i in range(size)] for positions in reads] == reached
 
 
 @few
@@ -126,7 +131,7 @@ def test_the_sets_are_where_torch_carries_an_impulse(stack: Stack, size: int) ->
 def test_the_algebra_is_exact_where_no_padding_is_seen(stack: list[Axis], size: int) -> None:
     reads, fitting = through([(axis, False) for axis in stack], size)
     field = receptive_field(axis for axis, _ in fitting)
-    for o, positions in enumerate(reads.sets):
+    for o, positions in enumerate(reads):
         first = field.offset + o * field.jump
         last = first + field.size - 1
         if first >= 0 and last < size:
@@ -152,18 +157,18 @@ READS = [
 @pytest.mark.parametrize(("size", "stack", "span", "coverage", "ever"), READS)
 def test_what_is_read(size: int, stack: list[Axis], span: int, coverage: tuple[int, int], ever: int) -> None:
     reads, _ = through([(axis, False) for axis in stack], size)
-    assert (reads.size, reads.coverage, reads.ever_read) == (span, coverage, ever)
+    most = max(reads, key=int.bit_count)
+    assert max(width(positions) for positions in reads) == span
+    assert (most.bit_count(), width(most)) == coverage
+    assert len(set().union(*map(bits, reads))) == ever
 
 
-def test_together_reads_what_any_position_reads() -> None:
-    reads = Reads.of_input(9).through(Axis(1, stride=4))
-    assert reads.sets == (0b000000001, 0b000010000, 0b100000000)
-    assert reads.together() == Reads((0b100010001,), 9)
-    assert (reads.together().size, reads.together().coverage) == (9, (3, 9))
+def test_everything_reads_what_any_position_reads() -> None:
+    chain = [Relation.window(Axis(1, stride=4), 9), Relation.everything(3)]
+    assert read_by(1, chain) == read_by(0b111, chain[:1]) == 0b100010001
 
 
 def test_a_position_that_reads_nothing_has_an_empty_set() -> None:
     """A transposed window of kernel 1 and stride 2 leaves every second position unwritten."""
-    reads = Reads.of_input(3).through(Axis(1, stride=2), transposed=True)
-    assert reads.sets == (0b001, 0, 0b010, 0, 0b100)
-    assert (reads.size, reads.coverage, reads.ever_read) == (1, (1, 1), 3)
+    reads, _ = through([(Axis(1, stride=2), True)], 3)
+    assert reads == [0b001, 0, 0b010, 0, 0b100]

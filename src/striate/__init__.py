@@ -21,17 +21,22 @@ if TYPE_CHECKING:
     from .adaptive import max_unpool as max_unpool
     from .adaptive import maxout as maxout
     from .analysis import Description as Description
-    from .analysis import describe as describe
     from .architecture import Architecture as Architecture
     from .batches import ragged as ragged
+    from .comparison import Comparison as Comparison
+    from .comparison import compare as compare
+    from .comparison import sweep as sweep
     from .computing import algorithms as algorithms
     from .convolution import conv as conv
     from .convolution import conv_local as conv_local
     from .convolution import conv_tiled as conv_tiled
     from .convolution import conv_transpose as conv_transpose
     from .datasets import Dataset as Dataset
+    from .findings import Finding as Finding
     from .geometry import Axis as Axis
     from .geometry import Geometry as Geometry
+    from .inspection import check as check
+    from .inspection import describe as describe
     from .matrices import matrix as matrix
     from .metrics import Evaluation as Evaluation
     from .networks import network as network
@@ -61,7 +66,12 @@ _HOMES = {
     "train": "runs",
     "Architecture": "architecture",
     "Description": "analysis",
-    "describe": "analysis",
+    "Comparison": "comparison",
+    "compare": "comparison",
+    "sweep": "comparison",
+    "Finding": "findings",
+    "check": "inspection",
+    "describe": "inspection",
     "network": "networks",
     "Axis": "geometry",
     "Geometry": "geometry",

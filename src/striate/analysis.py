@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from math import prod
 from typing import Any
 
-from . import zoo
-from .architecture import DEFAULTS, FC, Architecture, Dropout, Input, Node, Operation, Shape, whole_numbers
-from .errors import GeometryError, OptionError
-from .geometry import Axis, Geometry
-from .notation import layer_text
-from .receptive_field import Reads, ReceptiveField
+from . import tables, zoo
+from .architecture import Architecture, Node, placed
+from .memory import is_view, memory
+from .operations import BYTES, Operation, Shape, written
+from .spelling import text
+from .support import LONGEST_AXIS, Sight, Support
+from .taps import counts, reads
 
-BYTES = 4
-LONGEST_AXIS = 16384
+NO_POSITIONS = "after a fully connected layer there are no positions any more"
+AS_WHOLE = "its positions see the input as a whole"
+DIFFERENT = "its branches advance differently"
 
 
 @dataclass(frozen=True)
@@ -25,42 +28,119 @@ class Row:
     Args:
         name: Of the node; the built network's layer has the same.
         kind: The layer as the notation writes it.
+        line: Of the text, from 1; 0 if there is none.
+        source: Where a traced model computes it.
+        inputs: Names of the nodes that it reads.
         output_shape: ``(C, *spatial)``.
         parameters: Learned numbers.
         macs: Multiply-adds for one example: convolutions and fully connected layers, padding counted, biases not.
         flops: ``2 * macs``.
         activation_bytes: Bytes of new memory for the output in float32; 0 where it overwrites its input (ReLU).
+        saved_bytes: What it adds to what the backward pass needs; a feature map counts once, where it is first needed.
+        moved_bytes: Inputs, parameters and output: what has to move at least once.
         receptive_field: Input positions that can change one output value: the largest box over all outputs, per axis.
-        jump: Input positions between neighbouring outputs, per axis.
+        endless: The same on an endless input: larger where the input is too small for it.
+        jump: Input positions between neighbouring outputs, per axis; a fraction after upsampling.
         offset: First input position that output 0 can see, per axis; negative where it begins in padding.
-        coverage: Share of the positions in that box which are really read, for the output that reads most.
-        unread: Real input positions that no output of this node can see.
-        unknown: Field name -> why it is None.
+        padding_share: Share of the window's reads that fall on padding; 0 where there is no window, None beyond 2^20
+            positions.
+        seconds: Least time on this machine for one example in float32, if asked for: what its matrix products or its
+            memory allow at best.
+        algorithm: Of the convolution's plan, if asked for.
+        unknown_costs: Field name -> why it is None, for all but coverage and unread.
+        support: What it reads, for what is derived when first asked for.
     """
 
     name: str
     kind: str
+    line: int
+    source: str
+    inputs: tuple[str, ...]
     output_shape: Shape
-    parameters: int
-    macs: int
-    flops: int
+    parameters: int | None
+    macs: int | None
+    flops: int | None
     activation_bytes: int
+    saved_bytes: int
+    moved_bytes: int | None
     receptive_field: tuple[int, ...] | None
-    jump: tuple[int, ...] | None
+    endless: tuple[int, ...] | None
+    jump: tuple[int | Fraction, ...] | None
     offset: tuple[int, ...] | None
-    coverage: float | None
-    unread: int | None
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    padding_share: float | None
+    seconds: float | None = None
+    algorithm: str | None = None
+    unknown_costs: Mapping[str, str] = field(default_factory=dict)
+    support: Support | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def intensity(self) -> float | None:
+        """Floating-point operations for each byte that has to move at least once."""
+        return None if self.flops is None or not self.moved_bytes else self.flops / self.moved_bytes
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the positions in its box that are really read, for the output that reads most."""
+        found = self._coverage
+        return None if isinstance(found, str) else found[0] / found[1]
+
+    @property
+    def unread(self) -> int | None:
+        """Real input positions that no output of this node can see."""
+        found = self._unread
+        return None if isinstance(found, str) else found
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """Field name -> why it is None."""
+        found = dict(self.unknown_costs)
+        late = {"coverage": self._coverage, "unread": self._unread}
+        return found | {name: why for name, why in late.items() if isinstance(why, str)}
+
+    @property
+    def _coverage(self) -> tuple[int, int] | str:
+        return "not traced" if self.support is None else self.support.coverage(self.name)
+
+    @property
+    def _unread(self) -> int | str:
+        return "not traced" if self.support is None else self.support.unread(self.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts and numbers, ready for JSON; fractions as decimal numbers."""
+        hidden = ("unknown_costs", "support")
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in hidden}
+        late = ("intensity", "coverage", "unread", "unknown")
+        found |= {name: getattr(self, name) for name in late}
+        return {name: list(map(_plain, value)) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all rows."""
+    """Sums over all rows, and the memory that a network needs. What cannot be summed is None, and ``unknown`` says why.
 
-    parameters: int
-    macs: int
-    flops: int
+    Args:
+        parameters: Learned numbers.
+        macs: Multiply-adds for one example.
+        flops: ``2 * macs``.
+        activation_bytes: Bytes of all outputs in float32.
+        saved_bytes: Bytes that the backward pass needs, weights not counted.
+        inference_bytes: Weights, and the most feature maps that live at any time of a prediction of one example.
+        training_bytes: Weights, their gradients, and the most that lives at any time of a training step of one
+            example: feature maps, their gradients, masks and the like. An optimiser's own numbers come on top
+            (AdamW: two for each weight).
+        seconds: Least time on this machine to predict one example, if asked for.
+        unknown: Field name -> why it is None.
+    """
+
+    parameters: int | None
+    macs: int | None
+    flops: int | None
     activation_bytes: int
+    saved_bytes: int
+    inference_bytes: int | None
+    training_bytes: int | None
+    seconds: float | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,54 +151,86 @@ class Description:
         rows: One for each node, in the order of computation.
         totals: Sums over the rows.
         notes: Sentences that a reader of the table should know, such as which numbers were filled in.
+        architecture: The network.
     """
 
     rows: tuple[Row, ...]
     totals: Totals
     notes: tuple[str, ...] = ()
+    architecture: Architecture | None = field(default=None, repr=False)
+
+    def __getitem__(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers, ready for JSON."""
-        return asdict(self)
+        totals = {entry.name: getattr(self.totals, entry.name) for entry in fields(self.totals)}
+        return {"rows": [row.to_dict() for row in self.rows], "totals": totals, "notes": list(self.notes)}
 
     def cells(self) -> list[dict[str, str]]:
         """The table as text cells, the totals last."""
         body = [_cells(row) for row in self.rows]
         total = dict.fromkeys(body[0], "") | {
             "name": "total",
-            "parameters": f"{self.totals.parameters:,}",
-            "multiply-adds": f"{self.totals.macs:,}",
-            "memory": _bytes(self.totals.activation_bytes),
+            "parameters": count_text(self.totals.parameters),
+            "multiply-adds": count_text(self.totals.macs),
+            "memory": bytes_text(self.totals.activation_bytes),
+            "saved": bytes_text(self.totals.saved_bytes),
         }
+        if self.totals.seconds is not None:
+            total["time"] = seconds_text(self.totals.seconds)
         return [*body, total]
 
+    @property
+    def result(self) -> Row:
+        """The row of the network's main output."""
+        return self.rows[-1] if self.architecture is None else self[self.architecture.results[0]]
+
+    def csv(self) -> str:
+        """The rows as CSV."""
+        return tables.as_csv([row.to_dict() for row in self.rows])
+
+    def page(self, title: str = "A network on paper") -> str:
+        """The table as a page for a browser; what is unknown says why when the pointer rests on it."""
+        columns = {"sees": "receptive_field", "jump": "jump", "read": "coverage", "unread": "unread"}
+        columns |= {"parameters": "parameters", "multiply-adds": "macs"}
+        hints = [{key: row.unknown.get(name, "") for key, name in columns.items()} for row in self.rows]
+        notes = [*self.summary(), *self.notes, CONVENTION.replace("\n", " ")]
+        return tables.as_page(title, self.cells(), LEFT, notes, hints, total=True)
+
     def __str__(self) -> str:
-        cells = self.cells()
-        widths = {key: max(len(key), *(len(row[key]) for row in cells)) for key in cells[0]}
-        left = ("name", "layer")
-        lines = [
-            "  ".join(row[k].ljust(w) if k in left else row[k].rjust(w) for k, w in widths.items()).rstrip()
-            for row in [{key: key for key in widths}, *cells]
-        ]
-        rule = "-" * max(map(len, lines))
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *self.notes, CONVENTION])
+        lines = tables.aligned(self.cells(), LEFT, total=True)
+        return "\n".join([*lines, *self.summary(), *self.notes, CONVENTION])
+
+    def summary(self) -> list[str]:
+        """What the network needs, in sentences."""
+        totals = self.totals
+        sentences = [f"Unknown: {name}, because {why}." for name, why in totals.unknown.items()]
+        if totals.inference_bytes is not None and totals.training_bytes is not None:
+            sentences.append(
+                f"Peak memory for one example: {bytes_text(totals.inference_bytes)} to predict, "
+                f"{bytes_text(totals.training_bytes)} to train (weights, their gradients, feature maps)."
+            )
+        return sentences
 
 
+LEFT = ("name", "layer", "by")
 CONVENTION = (
     "Multiply-adds: convolutions and fully connected layers, one example, padding counted, biases not;\n"
     "FLOPs are twice as many. Memory: float32 outputs of one example while training; ReLU works in place.\n"
+    "Saved: what the backward pass needs; a feature map counts where it is first needed.\n"
     "Sees: the largest box of input positions that can change one output value; read: the share of them\n"
     "that is really read; unread: input positions that no output sees."
 )
 
 
 def describe(network: Any, input_size: Sequence[int] | None = None, **variables: Any) -> Description:
-    """The exact table of a network, before it runs: no tensors, no weights.
+    """The exact table of a network on paper, before it runs: no tensors, no weights.
 
     Args:
         network: Notation text, a zoo name, a file with a text, or a network made by :func:`striate.network`.
         input_size: ``(C, *spatial)``; replaces the size that the text gives.
-        **variables: What the text leaves open: filters, hidden, classes.
+        **variables: Values of the names that the text uses, and what it leaves open: filters, hidden, classes.
 
     Raises:
         NotationError: The text cannot be read.
@@ -126,152 +238,169 @@ def describe(network: Any, input_size: Sequence[int] | None = None, **variables:
         OptionError: A variable does not fit.
 
     >>> d = describe("lenet5")
-    >>> d.totals.parameters, d.rows[4].name, d.rows[4].receptive_field
-    (61706, 'conv2', (14, 14))
+    >>> d.totals.parameters, d["conv2"].receptive_field, d["conv2"].coverage
+    (61706, (14, 14), 1.0)
     """
-    source = getattr(network, "architecture", network)
-    if not isinstance(source, Architecture):
-        source = zoo.architecture(source)
-    bound, notes = _bound(source, input_size, variables)
-    return analyse(bound, notes)
+    return analyse(*on_paper(network, input_size, variables))
 
 
-def _bound(
-    source: Architecture, input_size: Sequence[int] | None, variables: Mapping[str, Any]
+def on_paper(
+    network: Any, input_size: Sequence[int] | None, variables: Mapping[str, Any]
 ) -> tuple[Architecture, tuple[str, ...]]:
-    if unknown := set(variables) - (set(DEFAULTS) - {"input"}):
-        raise OptionError(f"describe has no variable {min(unknown)!r}; a text can leave filters, hidden, classes open.")
-    if input_size is not None:
-        first, *rest = source.nodes
-        shape = whole_numbers(input_size)
-        if shape is None or len(shape) < 2:
-            raise OptionError(f"input_size={input_size!r} must be (channels, *spatial), whole numbers of at least 1.")
-        source = Architecture((Node(first.name, Input(shape), (), first.line, first.column), *rest))
-    source = source.bind(**{name: value for name, value in variables.items() if value is not None})
-    filled = {name: DEFAULTS[name] for name in source.open}
-    words = ", ".join(f"{name} {_size(value) if name == 'input' else value}" for name, value in filled.items())
-    return source.bind(**filled), ((f"Filled in, because the text leaves it open: {words}.",) if filled else ())
+    """The architecture that is meant, every number known, and a sentence on what was filled in.
+
+    Raises:
+        NotationError: The text cannot be read.
+        OptionError: A variable does not fit.
+    """
+    bound, filled = zoo.bound(getattr(network, "architecture", network), variables, input_size)
+    words = ", ".join(f"{name} {written(value) if name == 'input' else value}" for name, value in filled.items())
+    return bound, (f"Filled in, because the text leaves it open: {words}.",) if filled else ()
 
 
 def analyse(architecture: Architecture, notes: tuple[str, ...] = ()) -> Description:
-    """The table of a network whose every number is known."""
-    state = _State.of_input(architecture.input_shape or ())
-    rows = []
-    overwriting = architecture.overwriting()
-    for node in architecture:
-        row, state = _row(node, state, overwrites=node.name in overwriting)
-        rows.append(row)
-    totals = (sum(getattr(row, name) for row in rows) for name in ("parameters", "macs", "flops", "activation_bytes"))
-    return Description(tuple(rows), Totals(*totals), notes)
+    """The table of a network whose every number is known.
 
-
-@dataclass(frozen=True)
-class _State:
-    """A feature map on the way through the network: its shape, and what its positions see of the input, per axis."""
-
-    shape: Shape
-    reads: tuple[Reads | None, ...]
-    fields: tuple[ReceptiveField, ...] | None
-    inputs: Shape
-
-    @staticmethod
-    def of_input(shape: Shape) -> _State:
-        spatial = shape[1:]
-        known: dict[int, Reads | None] = {n: Reads.of_input(n) if n <= LONGEST_AXIS else None for n in spatial}
-        return _State(shape, tuple(known[n] for n in spatial), tuple(ReceptiveField() for _ in spatial), spatial)
-
-    def after(self, operation: Operation) -> _State:
-        shape = operation.output_shape(self.shape)
-        if isinstance(operation, FC):
-            return _State(shape, tuple(None if r is None else r.together() for r in self.reads), None, self.inputs)
-        window = operation.window(self.shape)
-        if window is None:
-            return _State(shape, self.reads, self.fields, self.inputs)
-        fields = tuple(f.then(a) for f, a in zip(self.fields or (), window.axes, strict=True))
-        return _State(shape, self._through(window), fields, self.inputs)
-
-    def _through(self, window: Geometry) -> tuple[Reads | None, ...]:
-        done: dict[tuple[int, Axis], Reads | None] = {}
-        for reads, axis in zip(self.reads, window.axes, strict=True):
-            key = (id(reads), axis)
-            if key not in done:
-                done[key] = None if reads is None or _is_long(reads, axis) else reads.through(axis)
-        return tuple(done[id(reads), axis] for reads, axis in zip(self.reads, window.axes, strict=True))
-
-
-def _is_long(reads: Reads, axis: Axis) -> bool:
-    return max(axis.kernel, axis.output_size(len(reads.sets))) > LONGEST_AXIS
-
-
-def _row(node: Node, before: _State, *, overwrites: bool) -> tuple[Row, _State]:
-    operation = node.operation
-    try:
-        after = before.after(operation)
-        parameters, macs = operation.parameters(before.shape), operation.multiply_adds(before.shape)
-    except GeometryError as error:
-        where = f"line {node.line}, column {node.column}: " if node.line else ""
-        raise GeometryError(
-            f"In {node.name} ({where}{layer_text(operation)}) with input {_size(before.shape)}: {error}"
-        ) from None
-    seen, unknown = _seen(after)
-    passes_on = overwrites or operation == Dropout(0.0)
-    memory = 0 if passes_on else BYTES * prod(after.shape)
-    row = Row(
-        node.name, layer_text(operation), after.shape, parameters, macs, 2 * macs, memory, **seen, unknown=unknown
+    Raises:
+        GeometryError: A window does not fit its input; the message names the layer and where it stands.
+    """
+    shapes = architecture.shapes()
+    support = Support(architecture, shapes)
+    needs = memory(architecture, shapes)
+    rows = tuple(
+        _row(node, [shapes[name] for name in node.inputs], support, needs.made[node.name], needs.saved[node.name])
+        for node in architecture
     )
-    return row, after
+    return Description(rows, _totals(rows, needs.inference, needs.training), notes, architecture)
 
 
-def _seen(state: _State) -> tuple[dict[str, Any], dict[str, str]]:
-    """The fields of a row that tell what it sees of the input, and why some are not known."""
+def _row(node: Node, given: Sequence[Shape], support: Support, made: int, saved: int) -> Row:
+    operation, shape = node.operation, support.shapes[node.name]
+    with placed(node, given):
+        parameters = operation.parameters(*given) if given else 0
+        macs = operation.multiply_adds(*given) if given else 0
     unknown: dict[str, str] = {}
-    if state.fields is None:
-        unknown |= dict.fromkeys(("jump", "offset"), "after a fully connected layer there are no positions any more")
-    exact = [reads for reads in state.reads if reads is not None]
-    if len(exact) < len(state.reads):
-        long = f"not derived for axes longer than {LONGEST_AXIS:,}"
-        unknown |= dict.fromkeys(("receptive_field", "coverage", "unread"), long)
-        return _fields(state) | dict.fromkeys(("receptive_field", "coverage", "unread")), unknown
-    box = tuple(reads.size for reads in exact)
-    if 0 in box:
-        unknown["coverage"] = "no output reads any input position"
-        blind = {"receptive_field": (0,) * len(box), "coverage": None, "unread": prod(state.inputs)}
-        return _fields(state) | blind, unknown
-    most = [reads.coverage for reads in exact]
-    return _fields(state) | {
+    if macs is None:
+        unknown |= dict.fromkeys(("macs", "flops"), operation.unknown)
+    moved = None if parameters is None else BYTES * (sum(map(prod, given)) + parameters + prod(shape))
+    moved = 0 if is_view(node) or not given else moved
+    seen, reasons = _seen(support.sights[node.name], shape)
+    return Row(
+        node.name, text(operation), node.line, node.source, node.inputs, shape,
+        parameters, macs, None if macs is None else 2 * macs, made, saved, moved,
+        **seen,
+        padding_share=_padding_share(operation, given), unknown_costs=unknown | reasons, support=support,
+    )  # fmt: skip
+
+
+def _seen(sights: tuple[Sight, ...] | str, shape: Shape) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields of a row that tell what it sees of the input, and why some are not known."""
+    names = ("receptive_field", "endless", "jump", "offset")
+    if isinstance(sights, str):
+        return dict.fromkeys(names), dict.fromkeys(names, sights)
+    box = tuple(sight.size for sight in sights)
+    if 0 in box:  # what reads nothing on one axis reads nothing at all
+        box = (0,) * len(box)
+    moving = [sight.field for sight in sights]
+    if None in moving or any(one is not None and one.offset is None for one in moving):
+        whole = NO_POSITIONS if len(shape) == 1 else DIFFERENT if all(s.axis is not None for s in sights) else AS_WHOLE
+        return dict.fromkeys(names) | {"receptive_field": box}, dict.fromkeys(names[1:], whole)
+    known = [one for one in moving if one is not None]
+    return {
         "receptive_field": box,
-        "coverage": prod(count for count, _ in most) / prod(span for _, span in most),
-        "unread": prod(state.inputs) - prod(reads.ever_read for reads in exact),
-    }, unknown
+        "endless": tuple(one.size for one in known),
+        "jump": tuple(_whole(one.jump) for one in known),
+        "offset": tuple(one.offset for one in known),
+    }, {}
 
 
-def _fields(state: _State) -> dict[str, Any]:
-    if state.fields is None:
-        return {"jump": None, "offset": None}
-    return {"jump": tuple(f.jump for f in state.fields), "offset": tuple(f.offset for f in state.fields)}
+def _whole(number: Fraction) -> int | Fraction:
+    return number.numerator if number.denominator == 1 else number
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, Fraction) else value
+
+
+def _padding_share(operation: Operation, given: Sequence[Shape]) -> float | None:
+    """Share of the reads of a window that fall on padding; None for axes that are too long to count."""
+    window = operation.window(given[0]) if given else None
+    if window is None or window.transposed:
+        return 0.0
+    real = total = 1
+    for axis, n in zip(window.axes, given[0][1:], strict=True):
+        outputs = axis.output_size(n)
+        if outputs > LONGEST_AXIS:
+            return None
+        total *= outputs * axis.kernel
+        real *= reads(axis, n) if axis.kernel <= outputs else sum(counts(axis, n))
+    return 1 - real / total
+
+
+def _totals(rows: Sequence[Row], inference: int, training: int) -> Totals:
+    unknown = {}
+    sums: dict[str, int | None] = {}
+    for name in ("parameters", "macs", "flops"):
+        values = [getattr(row, name) for row in rows]
+        if None in values:
+            row = rows[values.index(None)]
+            unknown[name] = f"in {row.name} {row.unknown_costs.get(name, 'it is unknown')}"
+        sums[name] = None if None in values else sum(values)
+    weights = None if sums["parameters"] is None else BYTES * sums["parameters"]
+    return Totals(
+        sums["parameters"], sums["macs"], sums["flops"],
+        sum(row.activation_bytes for row in rows), sum(row.saved_bytes for row in rows),
+        None if weights is None else weights + inference, None if weights is None else 2 * weights + training,
+        unknown=unknown,
+    )  # fmt: skip
 
 
 def _cells(row: Row) -> dict[str, str]:
+    coverage, unread = row.coverage, row.unread
+    timed = {} if row.seconds is None else {"time": seconds_text(row.seconds), "by": row.algorithm or ""}
     return {
         "name": row.name,
         "layer": row.kind,
-        "output": _size(row.output_shape),
-        "parameters": f"{row.parameters:,}",
-        "multiply-adds": f"{row.macs:,}",
-        "memory": _bytes(row.activation_bytes),
-        "sees": "unknown" if row.receptive_field is None else _size(row.receptive_field),
-        "jump": "-" if row.jump is None else _size(row.jump),
-        "read": "unknown" if row.coverage is None else f"{100 * row.coverage:.0f}%",
-        "unread": "unknown" if row.unread is None else f"{row.unread:,}",
+        "output": written(row.output_shape),
+        "parameters": count_text(row.parameters),
+        "multiply-adds": count_text(row.macs),
+        "memory": bytes_text(row.activation_bytes),
+        "saved": bytes_text(row.saved_bytes),
+        "sees": "unknown" if row.receptive_field is None else written(row.receptive_field),
+        "jump": "-" if row.jump is None else written(row.jump),
+        "read": "unknown" if coverage is None else f"{100 * coverage:.0f}%",
+        "unread": count_text(unread),
+        **timed,
     }
 
 
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "1"
+def count_text(number: int | None) -> str:
+    """A number as people read it, or "unknown".
+
+    >>> count_text(61706), count_text(None)
+    ('61,706', 'unknown')
+    """
+    return "unknown" if number is None else f"{number:,}"
 
 
-def _bytes(count: int) -> str:
-    """Bytes in the largest unit that leaves at least 1, in powers of 1,024."""
+def seconds_text(seconds: float) -> str:
+    """A time in the largest unit that leaves at least 1.
+
+    >>> seconds_text(0.0025), seconds_text(3e-8)
+    ('2.5 ms', '0.0 µs')
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale:
+            return f"{seconds / scale:.1f} {unit}"
+    return f"{seconds * 1e6:.1f} µs"
+
+
+def bytes_text(count: int) -> str:
+    """Bytes in the largest unit that leaves at least 1, in powers of 1,024.
+
+    >>> bytes_text(3136), bytes_text(100)
+    ('3.1 KiB', '100 B')
+    """
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"

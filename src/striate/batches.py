@@ -257,6 +257,7 @@ class _Padded:
 def _chain(module: nn.Module, name: str = "") -> Iterator[_Step]:
     """The layers of a chain in order; what is no chain stands for itself."""
     plain = type(module).forward in (nn.Sequential.forward, Network.forward) and not _hooked(module)
+    plain = plain and getattr(module, "is_chain", True)
     if not plain:
         yield _Step(name, module)
         return

@@ -56,20 +56,140 @@ def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return decorate
 
 
-@verb('striate describe "INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*2 -> FC 10"')
+@verb('striate describe "INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*N -> FC 10" N=1..3')
 def describe(
-    network: Network,
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NETWORK... [NAME=VALUE...]",
+            help="Network texts, zoo names or files; several are compared. NAME=VALUE binds a name that a text uses; "
+            "N=1..3 or N=1,2,4 tries several values.",
+        ),
+    ],
     input: Annotated[str | None, typer.Option(help="Shape of an example, as 3x224x224.")] = None,
     filters: Annotated[int | None, typer.Option(help="Of every CONV that the text leaves open.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Features of every FC left open, but the last.")] = None,
     classes: Annotated[int | None, typer.Option(help="Features of the last FC, if it is left open.")] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Also the least time on this machine, and who computes.")
+    ] = False,
+    csv: Annotated[str | None, typer.Option(help="Write the table to this file as CSV.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write the table to this file as a page.")] = None,
+    picture: Annotated[str | None, typer.Option(help="Draw the network to this file: PNG or SVG.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a network's exact table: shapes, parameters, multiply-adds, memory, receptive fields."""
-    from .analysis import describe as table
+    from . import files
+    from .comparison import compare, sweep
+    from .inspection import describe as table
 
-    found = table(network, _numbers("--input", input, "3x224x224"), filters=filters, hidden=hidden, classes=classes)
+    sources, values = _with_values(networks)
+    size = _numbers("--input", input, "3x224x224")
+    given = {"filters": filters, "hidden": hidden, "classes": classes}
+    values |= {name: [value] for name, value in given.items() if value is not None}
+    found: Any
+    if len(sources) == 1 and all(len(choices) == 1 for choices in values.values()):
+        found = table(sources[0], size, time=time, **{name: choices[0] for name, choices in values.items()})
+    elif time or picture:
+        raise OptionError("--time and --picture are for one network with one value for each name.")
+    elif len(sources) == 1:
+        found = sweep(sources[0], values, size)
+    else:
+        chosen = {name: choices[0] for name, choices in values.items()}
+        if many := next((name for name, choices in values.items() if len(choices) > 1), None):
+            raise OptionError(f"{many} has several values; that is for one network, not for {len(sources)}.")
+        found = compare(_described(sources, size, chosen))
+    if csv:
+        files.write(Path(csv), found.csv().encode())
+    if html:
+        files.write(Path(html), found.page().encode())
+    if picture:
+        _draw(found, picture, sources[0])
     _show(found.to_dict(), str(found), as_json)
+
+
+@verb("striate check resnet50 --object-size 64")
+def check(
+    network: Annotated[str, typer.Argument(help="A network text, the name of a zoo network, or a file with a text.")],
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE...]", help="Numbers for the names that the text uses.")
+    ] = None,
+    input: Annotated[str | None, typer.Option(help="Shape of an example, as 3x224x224.")] = None,
+    object_size: Annotated[str | None, typer.Option(help="Size of the objects to be seen, as 64 or 64x48.")] = None,
+    filters: Annotated[int | None, typer.Option(help="Of every CONV that the text leaves open.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Features of every FC left open, but the last.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Features of the last FC, if it is left open.")] = None,
+    sarif: Annotated[bool, typer.Option("--sarif", help="Print SARIF 2.1.0, for code hosts.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for mistakes of design: lost pixels, gaps, shifts, wasted layers; each with numbers and a fix."""
+    from importlib.metadata import version
+
+    from . import findings, lint
+    from .inspection import check as look
+
+    _, bound = _with_values([network, *(values or [])])
+    if many := next((name for name, choices in bound.items() if len(choices) > 1), None):
+        raise OptionError(f"{many} has several values; check takes one.")
+    given = {"filters": filters, "hidden": hidden, "classes": classes}
+    chosen = {name: choices[0] for name, choices in bound.items()}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    seen = _numbers("--object-size", object_size, "64 or 64x48", 1)
+    found = look(
+        network,
+        _numbers("--input", input, "3x224x224"),
+        object_size=seen[0] if seen is not None and len(seen) == 1 else seen,
+        **chosen,
+    )
+    path = lint.path_of(network)
+    values_shown = findings.sarif(found, path, version("striate")) if sarif else [one.to_dict() for one in found]
+    _show(values_shown, findings.text(found, path), as_json or sarif)
+    raise typer.Exit(findings.exit_code(found))
+
+
+def _described(sources: list[str], size: tuple[int, ...] | None, values: dict[str, Any]) -> dict[str, Any]:
+    """Several networks by their names; texts are numbered."""
+    from . import zoo
+    from .inspection import describe as table
+
+    named = [
+        source if source in zoo.names() or len(source) <= 40 else f"text {n}" for n, source in enumerate(sources, 1)
+    ]
+    doubled = {name for name in named if named.count(name) > 1}
+    names = [f"{name} ({number})" if name in doubled else name for number, name in enumerate(named, 1)]
+    return {name: table(source, size, **values) for name, source in zip(names, sources, strict=True)}
+
+
+def _draw(found: Any, picture: str, title: str) -> None:
+    from . import diagrams, files
+    from .rendering import to_png, to_svg
+
+    path = Path(picture)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise OptionError(f"--picture {picture}: expected a name that ends in .png or .svg.")
+    figure = diagrams.network(found, title if len(title) <= 40 else "")
+    files.write(path, to_png(figure) if path.suffix.lower() == ".png" else to_svg(figure).encode())
+
+
+def _with_values(words: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
+    """Networks, and the values of names: ``N=2``, ``N=1..3``, ``N=1,2,4``, ``POOL=yes,no``."""
+    sources, values = [], {}
+    for word in words:
+        name, equals, written = word.partition("=")
+        if not equals or not name.isidentifier():
+            sources.append(word)
+            continue
+        first, dots, last = written.partition("..")
+        if dots and first.isdecimal() and last.isdecimal() and len(first + last) < 12:
+            choices: list[Any] = [str(number) for number in range(int(first), int(last) + 1)][:10_000]
+        else:
+            choices = [choice for choice in written.split(",") if choice]
+        if not choices or name in values:
+            raise OptionError(f"{word}: expected {name}=2, {name}=1..3 or {name}=1,2,4, and each name once.")
+        values[name] = [int(choice) if choice.isdecimal() and len(choice) < 10 else choice for choice in choices]
+    if not sources:
+        raise OptionError("describe needs a network: a text, a zoo name or a file.")
+    return sources, values
 
 
 @verb("striate plan 8x64x56x56 128x64x3x3 --padding same")

@@ -2,57 +2,628 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from . import architecture as paper
-from . import layers, pooling_layers, zoo
-from .analysis import analyse
-from .architecture import DEFAULTS, Architecture, Node, Shape
+from . import borders, layers, zoo
+from . import nn as ours
+from . import operations as paper
+from .adaptive import max_unpool
+from .architecture import Architecture, Node
+from .channels import ChannelShuffle
 from .errors import GeometryError, OptionError
+from .graphs import fixed, whole
+from .operations import Operation, Shape
 
-BATCH_NORM: dict[int, Callable[[int], nn.Module]] = {
+BATCH_NORM: dict[int, Callable[..., nn.Module]] = {
     0: nn.BatchNorm1d,
     1: nn.BatchNorm1d,
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
 }
+INSTANCE_NORM: dict[int, Callable[..., nn.Module]] = {
+    1: nn.InstanceNorm1d,
+    2: nn.InstanceNorm2d,
+    3: nn.InstanceNorm3d,
+}
+# PyTorch's own: for one position it keeps nothing for the backward pass.
+GLOBAL_MEAN: dict[int, Callable[..., nn.Module]] = {
+    1: nn.AdaptiveAvgPool1d,
+    2: nn.AdaptiveAvgPool2d,
+    3: nn.AdaptiveAvgPool3d,
+}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+Maker = Callable[[Any, Shape], nn.Module]
+
+
+# ------------------------------------------------------------------------------------------------------------- modules
+
+
+def joined(combine: Callable[[Tensor, Tensor], Tensor], branches: Sequence[Tensor]) -> Tensor:
+    """Branches combined from the left; a vector ``(N, C)`` beside maps is repeated at all positions."""
+    axes = max(branch.dim() for branch in branches)
+    first, *others = (branch[(...,) + (None,) * (axes - branch.dim())] for branch in branches)
+    return reduce(combine, others, first) if others else first.clone()
+
+
+class Sum(nn.Module):
+    """The sum of the branches.
+
+    >>> Sum()(torch.zeros(1, 2, 3), torch.tensor([[1.0, 5.0]]))
+    tensor([[[1., 1., 1.],
+             [5., 5., 5.]]])
+    """
+
+    def forward(self, *branches: Tensor) -> Tensor:
+        """Branches ``(N, C, *spatial)`` to one such tensor."""
+        return joined(torch.add, branches)
+
+
+class Product(nn.Module):
+    """The product of the branches.
+
+    >>> Product()(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[3.0]]))
+    tensor([[[3., 6.]]])
+    """
+
+    def forward(self, *branches: Tensor) -> Tensor:
+        """Branches ``(N, C, *spatial)`` to one such tensor."""
+        return joined(torch.mul, branches)
+
+
+class Concat(nn.Module):
+    """The branches' channels, one branch after the other.
+
+    >>> Concat()(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4)).shape
+    torch.Size([1, 5, 4])
+    """
+
+    def forward(self, *branches: Tensor) -> Tensor:
+        """Branches ``(N, C, *spatial)`` to ``(N, sum of all C, *spatial)``."""
+        return torch.cat(branches, 1)
+
+
+class Scale(nn.Module):
+    """Each channel times a learned number, 1 at first, plus another one, 0 at first.
+
+    >>> Scale(3)(torch.ones(1, 3, 2)).shape
+    torch.Size([1, 3, 2])
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, channels: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` to the same shape."""
+        per_channel = (-1, *(1 for _ in x.shape[2:]))
+        weight = self.weight.view(per_channel)
+        return x * weight if self.bias is None else torch.addcmul(self.bias.view(per_channel), x, weight)
+
+    def extra_repr(self) -> str:
+        """The channels."""
+        return f"{len(self.weight)}, bias={self.bias is not None}"
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalisation of each position over its channels, which come second.
+
+        out[n, c, *p] = (x[n, c, *p] - mean) / sqrt(variance + eps) * weight[c] + bias[c],  both over all c
+
+    >>> LayerNorm(2, 0.0)(torch.tensor([[[1.0, 5.0], [3.0, 9.0]]])).detach()
+    tensor([[[-1., -1.],
+             [ 1.,  1.]]])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` to the same shape."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class RBF(nn.Module):
+    """Nearness to fixed codes: minus the squared distance to each, so that the largest output is the nearest code.
+
+        out[n, k] = -sum over i of (x[n, i] - codes[k, i])^2,  codes of +1 and -1
+
+    The codes are drawn, always the same ones for the same numbers. Y. LeCun, L. Bottou, Y. Bengio and P. Haffner,
+    "Gradient-Based Learning Applied to Document Recognition", 1998, section II.B, drew theirs by hand.
+
+    Args:
+        in_features: Numbers of an example.
+        out_features: Codes.
+
+    >>> rbf = RBF(84, 10)
+    >>> rbf(rbf.codes).argmax(1)
+    tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+
+    codes: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        with torch.device("cpu"):
+            draw = torch.rand(out_features, in_features, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("codes", (draw < 0.5).float().mul(2).sub(1).to(torch.empty(0).device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` to ``(N, out_features)``."""
+        flat = x.flatten(1)
+        return 2 * F.linear(flat, self.codes) - flat.square().sum(1, keepdim=True) - flat.shape[1]
+
+    def extra_repr(self) -> str:
+        """Numbers and codes."""
+        return f"{self.codes.shape[1]}, {self.codes.shape[0]}"
+
+
+class Channels(nn.Module):
+    """Some of the channels, in a given order.
+
+    >>> Channels([0, 1, 3])(torch.tensor([[5.0, 6.0, 7.0, 8.0]]))
+    tensor([[5., 6., 8.]])
+    """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__()
+        breaks = [i for i, (a, b) in enumerate(pairwise(numbers), 1) if b != a + 1]
+        self.runs = [(numbers[i], numbers[j - 1] + 1) for i, j in pairwise([0, *breaks, len(numbers)])]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, ...)`` to ``(N, len(numbers), ...)``: a view where the channels are neighbours."""
+        parts = [x[:, first:end] for first, end in self.runs]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def extra_repr(self) -> str:
+        """The channels, as ranges."""
+        return ", ".join(f"{first}:{end}" for first, end in self.runs)
+
+
+class PixelShuffle(nn.Module):
+    """Channels become positions, on any number of axes, in the order of ``torch.nn.PixelShuffle``.
+
+    >>> PixelShuffle(2)(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
+    tensor([[[1., 3., 2., 4.]]])
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C * scale^axes, *n)`` to ``(N, C, *(scale * n))``."""
+        if x.dim() == 4:
+            return F.pixel_shuffle(x, self.scale)
+        axes = x.dim() - 2
+        order = [place for axis in range(axes) for place in (2 + axes + axis, 2 + axis)]
+        blocks = x.unflatten(1, (-1, *[self.scale] * axes)).permute(0, 1, *order)
+        return blocks.clone(memory_format=torch.contiguous_format).view(
+            len(x), -1, *(n * self.scale for n in x.shape[2:])
+        )
+
+    def extra_repr(self) -> str:
+        """The scale."""
+        return f"{self.scale}"
+
+
+class PixelUnshuffle(PixelShuffle):
+    """Positions become channels: the way back through :class:`PixelShuffle`.
+
+    >>> PixelUnshuffle(2)(torch.tensor([[[1.0, 3.0, 2.0, 4.0]]]))
+    tensor([[[1., 2.],
+             [3., 4.]]])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *(scale * n))`` to ``(N, C * scale^axes, *n)``."""
+        if x.dim() == 4:
+            return F.pixel_unshuffle(x, self.scale)
+        axes, size = x.dim() - 2, [n // self.scale for n in x.shape[2:]]
+        blocks = x.view(*x.shape[:2], *(k for n in size for k in (n, self.scale)))
+        order = [1, *(3 + 2 * axis for axis in range(axes)), *(2 + 2 * axis for axis in range(axes))]
+        return blocks.permute(0, *order).clone(memory_format=torch.contiguous_format).view(len(x), -1, *size)
+
+
+class Resize(nn.Module):
+    """Interpolation to a size, or to a multiple of the input's.
+
+    >>> Resize(scale=(2,))(torch.tensor([[[1.0, 2.0]]]))
+    tensor([[[1., 1., 2., 2.]]])
+    """
+
+    def __init__(
+        self,
+        size: Shape | None = None,
+        scale: Shape = (),
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.size, self.scale, self.mode, self.align_corners = size, scale, mode, align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` to ``(N, C, *size)``."""
+        size = [n * s for n, s in zip(x.shape[2:], self.scale, strict=True)] if self.size is None else list(self.size)
+        return F.interpolate(x, size, mode=self.mode, align_corners=self.align_corners)
+
+    def extra_repr(self) -> str:
+        """Size or scale, and how values between positions are found."""
+        goal = f"scale={self.scale}" if self.size is None else f"size={self.size}"
+        return f"{goal}, mode={self.mode!r}" + (", align_corners=True" if self.align_corners else "")
+
+
+@whole
+def padded(x: Tensor, rows: tuple[tuple[int, int], ...], border: str) -> Tensor:
+    """Rows added on the sides of each axis: zeros, or copies of what is inside.
+
+    >>> padded(torch.tensor([[[1.0, 2.0, 3.0]]]), ((1, 2),), "circular")
+    tensor([[[3., 1., 2., 3., 1., 2.]]])
+    """
+    if border == "zeros":
+        return F.pad(x, [n for pair in reversed(rows) for n in pair])
+    size = fixed("PAD", x.shape[2:])
+    return borders.extend(x, [(border, n, *pair) for n, pair in zip(size, rows, strict=True)])
+
+
+class Pad(nn.Module):
+    """Rows added on the sides of each axis: zeros, or what the border finds.
+
+    >>> Pad(((1, 0),), "replicate")(torch.tensor([[[4.0, 5.0]]]))
+    tensor([[[4., 4., 5.]]])
+    """
+
+    def __init__(self, rows: tuple[tuple[int, int], ...], border: str = "zeros") -> None:
+        super().__init__()
+        self.rows, self.border = rows, border
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *n)`` to ``(N, C, *(n + before + after))``."""
+        return padded(x, self.rows, self.border)
+
+    def extra_repr(self) -> str:
+        """Rows before and after on each axis, and what they hold."""
+        return f"{self.rows}, {self.border!r}"
+
+
+class Crop(nn.Module):
+    """Rows taken away from the sides of each axis: a view of the rest.
+
+    >>> Crop(((1, 2),))(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]))
+    tensor([[[2.]]])
+    """
+
+    def __init__(self, rows: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *n)`` to ``(N, C, *(n - before - after))``."""
+        return x[(slice(None), slice(None), *(slice(before, -after or None) for before, after in self.rows))]
+
+    def extra_repr(self) -> str:
+        """Rows before and after on each axis."""
+        return f"{self.rows}"
+
+
+class Unpool(nn.Module):
+    """Each value back where a max pooling found it, zeros elsewhere.
+
+    >>> Unpool()(torch.tensor([[[5.0]]]), (torch.tensor([[[1]]]), (3,)))
+    tensor([[[0., 5., 0.]]])
+    """
+
+    def forward(self, x: Tensor, found: tuple[Tensor, Sequence[int]]) -> Tensor:
+        """``(N, C, *out)``, and the pooling's switches and input size, to ``(N, C, *size)``."""
+        switches, size = found
+        return max_unpool(x, switches, tuple(size))
+
+
+# ----------------------------------------------------------------------------------------------------- nodes to modules
+
+
+def sized(family: str, shape: Shape) -> Any:
+    """The layer of a family for as many axes as a map has.
+
+    >>> sized("MaxPool", (3, 32, 32)).__name__
+    'MaxPool2d'
+    """
+    return getattr(ours, f"{family}{len(shape) - 1}d")
+
+
+def options(operation: Operation, *names: str) -> dict[str, Any]:
+    """Some settings of an operation, by name."""
+    return {name: getattr(operation, name) for name in names}
+
+
+def convolution(family: str, operation: Any, shape: Shape, *rest: Any, **more: Any) -> nn.Module:
+    """A layer of a convolution's family, with its filters and the options that all of them have."""
+    window = options(operation, "stride", "padding", "dilation", "bias")
+    return sized(family, shape)(shape[0], operation.channels(shape), operation.kernel, *rest, **window, **more)
+
+
+def pooling(family: str, operation: Any, shape: Shape, *first: Any, **more: Any) -> nn.Module:
+    """A layer of a pooling's family, with the options that all of them have."""
+    window = options(operation, "stride", "padding", "dilation")
+    return sized(family, shape)(*first, operation.kernel, **window, ceil_mode=operation.ceil, **more)
+
+
+def interpolation(operation: Any, shape: Shape, **goal: Any) -> nn.Module:
+    """Interpolation as torch names it."""
+    if operation.mode == "nearest":
+        return Resize(**goal)
+    return Resize(**goal, mode=LINEAR[len(shape) - 1], align_corners=operation.align_corners)
+
+
+def scale_of(operation: Any, shape: Shape) -> Shape:
+    """By how much each axis grows."""
+    grown = operation.output_shape(shape)[1:]
+    return tuple(m // n for m, n in zip(grown, shape[1:], strict=True))
+
+
+MODULES: dict[type[Operation], Maker] = {
+    paper.Conv: lambda o, s: convolution("Conv", o, s, groups=o.groups, padding_mode=o.border),
+    paper.DepthwiseConv: lambda o, s: convolution("Conv", o, s, groups=s[0], padding_mode=o.border),
+    paper.TransposedConv: lambda o, s: convolution(
+        "ConvTranspose", o, s, groups=o.groups, output_padding=o.output_padding
+    ),
+    paper.LocalConv: lambda o, s: convolution("ConvLocal", o, s, s[1:], groups=o.groups),
+    paper.TiledConv: lambda o, s: convolution("ConvTiled", o, s, o.tile, groups=o.groups),
+    paper.Pool: lambda o, s: pooling("MaxPool", o, s),
+    paper.AvgPool: lambda o, s: pooling("AvgPool", o, s, count_include_pad=o.count_padding),
+    paper.LpPool: lambda o, s: pooling("LPPool", o, s, o.p),
+    paper.GaussianPool: lambda o, s: pooling("GaussianPool", o, s, sigma=o.sigma),
+    paper.GlobalPool: lambda o, s: sized("AdaptiveMaxPool", s)(1),
+    paper.GlobalAvgPool: lambda o, s: GLOBAL_MEAN[len(s) - 1](1),
+    paper.AdaptivePool: lambda o, s: sized("AdaptiveMaxPool", s)(o.size),
+    paper.AdaptiveAvgPool: lambda o, s: sized("AdaptiveAvgPool", s)(o.size),
+    paper.Unpool: lambda o, s: Unpool(),
+    paper.FC: lambda o, s: layers.FullyConnected(prod(s), o.features, bias=o.bias),
+    paper.RBF: lambda o, s: RBF(prod(s), o.features),
+    paper.Flatten: lambda o, s: nn.Flatten(),
+    paper.Sum: lambda o, s: Sum(),
+    paper.Product: lambda o, s: Product(),
+    paper.Concat: lambda o, s: Concat(),
+    paper.ReLU: lambda o, s: nn.ReLU(),
+    paper.ReLU6: lambda o, s: nn.ReLU6(),
+    paper.LeakyReLU: lambda o, s: nn.LeakyReLU(o.slope),
+    paper.PReLU: lambda o, s: nn.PReLU(s[0]),
+    paper.ELU: lambda o, s: nn.ELU(),
+    paper.GELU: lambda o, s: nn.GELU(),
+    paper.SiLU: lambda o, s: nn.SiLU(),
+    paper.HardSwish: lambda o, s: nn.Hardswish(),
+    paper.HardSigmoid: lambda o, s: nn.Hardsigmoid(),
+    paper.Tanh: lambda o, s: nn.Tanh(),
+    paper.Sigmoid: lambda o, s: nn.Sigmoid(),
+    paper.Softmax: lambda o, s: nn.Softmax(1),
+    paper.Dropout: lambda o, s: nn.Dropout(o.p),
+    paper.Scale: lambda o, s: Scale(s[0], o.bias),
+    paper.BatchNorm: lambda o, s: BATCH_NORM[len(s) - 1](s[0], eps=o.eps, affine=o.affine),
+    paper.LayerNorm: lambda o, s: LayerNorm(s[0], o.eps),
+    paper.GroupNorm: lambda o, s: nn.GroupNorm(o.groups, s[0]),
+    paper.InstanceNorm: lambda o, s: INSTANCE_NORM[len(s) - 1](s[0]),
+    paper.LocalResponseNorm: lambda o, s: ours.LocalResponseNorm(o.size, o.alpha, o.beta, o.k),
+    paper.Maxout: lambda o, s: ours.Maxout(o.pieces),
+    paper.Shuffle: lambda o, s: ChannelShuffle(o.groups),
+    paper.Channels: lambda o, s: Channels(o.numbers(s[0])),
+    paper.PixelShuffle: lambda o, s: PixelShuffle(o.scale),
+    paper.PixelUnshuffle: lambda o, s: PixelUnshuffle(o.scale),
+    paper.Upsample: lambda o, s: interpolation(o, s, scale=scale_of(o, s)),
+    paper.Resize: lambda o, s: interpolation(o, s, size=o.output_shape(s)[1:]),
+    paper.Pad: lambda o, s: Pad(o.pairs(s), o.border),
+    paper.Crop: lambda o, s: Crop(o.pairs(s)),
+}
+WHOLE_MAP = (paper.FC, paper.RBF, paper.Flatten)
+UP_TO_THREE_AXES = (
+    paper.Windowed,
+    paper.Adaptive,
+    paper.Interpolation,
+    paper.Unpool,
+    paper.BatchNorm,
+    paper.InstanceNorm,
+)
+
+
+def layer(node: Node, shape: Shape) -> nn.Module:
+    """The module of one node, for a first input of this shape.
+
+    Raises:
+        GeometryError: There are layers for fewer axes only.
+        OptionError: The operation was traced from a model.
+
+    >>> from striate.notation import parse
+    >>> layer(parse("INPUT 1x8x8 -> POOL 3 stride=2").nodes[1], (1, 8, 8))
+    MaxPool2d(kernel_size=(3, 3), stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False)
+    """
+    operation, axes = node.operation, len(shape) - 1
+    if type(operation) not in MODULES:
+        kind = getattr(operation, "kind", type(operation).__name__)
+        raise OptionError(
+            f"{node.name} cannot be built: it was traced from a model, and the notation has no word for {kind}."
+        )
+    if isinstance(operation, UP_TO_THREE_AXES) and axes > 3:
+        raise GeometryError(
+            f"{node.name}: layers have 1 to 3 spatial axes, this one {axes}; use striate.conv directly."
+        )
+    if isinstance(operation, paper.InstanceNorm) and not axes:
+        raise GeometryError(f"{node.name}: IN normalises over positions, but its input {shape} has none.")
+    return MODULES[type(operation)](operation, shape)
+
+
+# --------------------------------------------------------------------------------------------------------- the network
+
+
+class Step(NamedTuple):
+    """A module's turn: the values that it reads, where its switches go, and the values that nobody reads after it."""
+
+    name: str
+    path: tuple[str, ...]
+    inputs: tuple[str, ...]
+    switches: str
+    done: tuple[str, ...]
+
+
+def program(architecture: Architecture, results: Sequence[str]) -> tuple[Step, ...]:
+    """The steps that lead to some of a network's outputs, and when each value can go.
+
+    >>> from striate.notation import parse
+    >>> [step.done for step in program(parse("INPUT 3x8x8 -> SUM[RELU | TANH] -> FC 3"), ["fc1"])]
+    [(), ('input',), ('relu1', 'tanh1'), ('sum1',)]
+    """
+    undone = {node.name: f"switches of {node.name}" for node in undone_poolings(architecture)}
+    needed = set(results)
+    for node in reversed(architecture.nodes):
+        needed.update(node.inputs if node.name in needed else ())
+    last: dict[str, str] = {}
+    steps = []
+    for node in architecture.nodes[1:]:
+        if node.name in needed:
+            unpools = isinstance(node.operation, paper.Unpool)
+            reads = (node.inputs[0], undone[node.inputs[1]]) if unpools else node.inputs
+            switches = undone.get(node.name, "")
+            steps.append(Step(node.name, tuple(node.name.split(".")), reads, switches, ()))
+            last |= dict.fromkeys((*reads, node.name, *filter(None, [switches])), node.name)
+    done = defaultdict(list)
+    for value, step in last.items():
+        if value not in results:
+            done[step].append(value)
+    return tuple(step._replace(done=tuple(done[step.name])) for step in steps)
+
+
+def undone_poolings(architecture: Architecture) -> list[Node]:
+    """The max poolings whose switches an UNPOOL reads."""
+    names = {node.inputs[1] for node in architecture if isinstance(node.operation, paper.Unpool)}
+    return [node for node in architecture if node.name in names]
+
+
+def takes_any_size(architecture: Architecture) -> bool:
+    """Whether no layer is made for one size: none that reads the whole map sees a map that grows with the input.
+
+    >>> from striate.notation import parse
+    >>> takes_any_size(parse("INPUT 3x8x8 -> GLOBALAVGPOOL -> FC 3"))
+    True
+    """
+    grows: dict[str, bool] = {}
+    for node in architecture:
+        operation = node.operation
+        growing = isinstance(operation, paper.Input) or any(grows[name] for name in node.inputs)
+        reads_all = isinstance(operation, WHOLE_MAP) or type(operation) is paper.LocalConv
+        if growing and reads_all:
+            return False
+        grows[node.name] = growing and not isinstance(operation, paper.Adaptive | paper.Resize)
+    return True
+
+
+def forms_chain(architecture: Architecture) -> bool:
+    """Whether each node reads the one before it, and the last one is the output.
+
+    >>> from striate.notation import parse
+    >>> forms_chain(parse("INPUT 3x8x8 -> CONV3-8 -> RELU -> FC 3"))
+    True
+    """
+    follows = all(node.inputs == (before.name,) for before, node in pairwise(architecture.nodes))
+    return follows and architecture.results == (architecture.nodes[-1].name,)
 
 
 class Network(nn.Module):
-    """An architecture with weights: a chain of layers, each under its node's name.
+    """An architecture with weights: a graph of layers, each under its node's name.
+
+    A name with dots, such as ``layer1.0.conv1``, lies in modules that hold nothing else. Each value is let go after its
+    last reader.
 
     Args:
         architecture: Every number known.
+
+    Raises:
+        GeometryError: A layer does not fit its inputs, or there are layers for fewer axes only.
+        OptionError: A number is still open, a node was traced from a model, or its name cannot be a module's.
+
+    >>> from striate.notation import parse
+    >>> net = Network(parse("INPUT 3x8x8 -> CONV3-4 as stem.conv -> SUM[CONV3-4 | IDENTITY] -> FC 2"))
+    >>> [*net.state_dict()]
+    ['stem.conv.weight', 'stem.conv.bias', 'conv2.weight', 'conv2.bias', 'fc1.weight', 'fc1.bias']
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        if open_ones := ", ".join(architecture.open):
+            raise OptionError(f"the network leaves open: {open_ones}; fill that first, as in bind(classes=10).")
         self.architecture = architecture
         self.input_shape: Shape = architecture.input_shape or ()
-        shape = self.input_shape
-        overwriting = architecture.overwriting()
-        for node, row in zip(architecture, analyse(architecture).rows, strict=True):
-            if not isinstance(node.operation, paper.Input):
-                self.add_module(node.name, layer(node, shape, overwrites=node.name in overwriting))
-            shape = row.output_shape
-        self.any_size = not any(isinstance(node.operation, paper.FC) for node in architecture)
+        self.any_size = takes_any_size(architecture)
+        self.is_chain = forms_chain(architecture) and not any("." in node.name for node in architecture.nodes[1:])
+        self._input, *_ = (node.name for node in architecture)
+        self._programs = {False: program(architecture, architecture.results[:1])}
+        self._programs[True] = program(architecture, architecture.results)
+        self._build()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Examples ``(N, C, *spatial)`` to the last layer's output.
+    def _build(self) -> None:
+        """One module for each node but the input."""
+        shapes, overwriting = self.architecture.shapes(), self.architecture.overwriting()
+        undone = undone_poolings(self.architecture)
+        for node in self.architecture.nodes[1:]:
+            module: Any = layer(node, shapes[node.inputs[0]])
+            if node.name in overwriting:
+                module.inplace = True
+            if node in undone:
+                module.return_indices = True
+            self._place(node.name, module)
+
+    def _place(self, name: str, module: nn.Module) -> None:
+        """Put a module under its name, which may have dots."""
+        *parents, last = name.split(".")
+        place: nn.Module = self
+        for number, part in enumerate([*parents, last]):
+            inside = place._modules.get(part)
+            holder = type(inside) is nn.Module and number < len(parents)
+            if not part or (not holder and hasattr(place, part)):
+                taken = f"{part!r} means something else there" if part else "a dot stands between two names"
+                raise OptionError(f"a layer cannot be called {name!r}: {taken}; write another name behind as.")
+            if inside is None:
+                place.add_module(part, module if number == len(parents) else nn.Module())
+            place = place.get_submodule(part)
+
+    def forward(self, x: Tensor) -> Any:
+        """Examples ``(N, C, *spatial)`` to the output; in training a network with auxiliary ones gives a tuple of all.
 
         Raises:
             GeometryError: The examples have another shape than the network was made for.
         """
         if x.shape[1:] != self.input_shape:
             self._check(x)
+        if not self.is_chain:
+            return self._run(x)
         for module in self.children():
             x = module(x)
         return x
+
+    def _run(self, x: Tensor) -> Any:
+        """All nodes that the outputs need, in order."""
+        values: dict[str, Any] = {self._input: x}
+        for step in self._programs[self.training]:
+            module: Any = self
+            for part in step.path:
+                module = module._modules[part]
+            if step.switches:
+                size = values[step.inputs[0]].shape[2:]
+                values[step.name], switches = module(values[step.inputs[0]])
+                values[step.switches] = switches, size
+                del switches
+            else:
+                values[step.name] = module(*[values[name] for name in step.inputs])
+            for name in step.done:
+                del values[name]
+        results = self.architecture.results
+        return tuple(values[name] for name in results) if self.training and results[1:] else values[results[0]]
 
     def _check(self, x: Tensor) -> None:
         wanted = self.input_shape
@@ -69,75 +640,26 @@ class Network(nn.Module):
         )
 
 
-def layer(node: Node, shape: Shape, *, overwrites: bool) -> nn.Module:
-    """The module of one node, for an input of this shape.
-
-    Raises:
-        GeometryError: The window has more axes than there are layers for.
-    """
-    axes = len(shape) - 1
-    operation = node.operation
-    slides = isinstance(operation, paper.BatchNorm) or operation.window(shape) is not None
-    if slides and axes > 3:
-        raise GeometryError(
-            f"{node.name}: layers have 1 to 3 spatial axes, this one {axes}; use striate.conv directly."
-        )
-    match operation:
-        case paper.Conv():
-            return layers.CONV[axes](
-                shape[0],
-                operation.filters or 0,
-                operation.kernel,
-                stride=operation.stride,
-                padding=operation.padding,
-                dilation=operation.dilation,
-                groups=operation.groups,
-                bias=operation.bias,
-            )
-        case paper.AvgPool():
-            return pooling_layers.AVG_POOL[axes](
-                operation.kernel, operation.stride, padding=operation.padding, count_include_pad=False
-            )
-        case paper.Pool():
-            return pooling_layers.MAX_POOL[axes](operation.kernel, operation.stride, padding=operation.padding)
-        case paper.FC():
-            return layers.FullyConnected(prod(shape), operation.features or 0, bias=operation.bias)
-        case paper.BatchNorm():
-            return BATCH_NORM[axes](shape[0])
-        case paper.Dropout():
-            return nn.Dropout(operation.p)
-        case paper.ReLU():
-            return nn.ReLU(inplace=overwrites)
-    return {"TANH": nn.Tanh, "SIGMOID": nn.Sigmoid}[operation.word]()
-
-
 def network(source: str | Path | Architecture, **variables: Any) -> Network:
     """Build a network from its text, its zoo name or a file that holds a text.
 
     Args:
         source: Notation text, zoo name, file or :class:`Architecture`.
-        **variables: What a text leaves open: ``input=(C, *spatial)``, ``filters``, ``hidden``, ``classes``; for a zoo
-            name, ``input`` and ``classes`` change the published ones. Whatever stays open takes
-            input 3x32x32, filters 32, hidden 128, classes 10.
+        **variables: Values of the names that a text uses, such as ``N=2`` or ``POOL=False``, and of what it leaves
+            open: ``input=(C, *spatial)``, ``filters``, ``hidden``, ``classes``; for a zoo name, ``input`` and
+            ``classes`` change the published ones. Whatever stays open takes input 3x32x32, filters 32, hidden 128,
+            classes 10.
 
     Raises:
         NotationError: The text cannot be read.
         UnknownNameError: No such network.
         OptionError: A variable is unknown, or the text leaves nothing of that name open.
-        GeometryError: A window does not fit its input.
+        GeometryError: A layer does not fit its input.
 
     >>> import torch
-    >>> net = network("INPUT 1x28x28 -> [CONV 3x3x8 -> RELU -> POOL]*2 -> FC 10")
+    >>> net = network("INPUT 1x28x28 -> [CONV 3x3x8 -> RELU -> POOL]*N -> FC 10", N=2)
     >>> net.conv2, net(torch.zeros(5, 1, 28, 28)).shape
     (Conv2d(8, 8, kernel_size=(3, 3), stride=1, padding='same', dilation=1, groups=1, padding_mode='zeros'), \
 torch.Size([5, 10]))
     """
-    if unknown := set(variables) - set(DEFAULTS):
-        raise OptionError(f"network has no variable {min(unknown)!r}; known: {', '.join(DEFAULTS)}.")
-    given = {name: value for name, value in variables.items() if value is not None}
-    paperwork = zoo.architecture(source)
-    if not isinstance(source, Architecture) and str(source) in zoo.names():
-        shape = given.pop("input", paperwork.input_shape)
-        paperwork = paperwork.adapted(shape, given.pop("classes", paperwork.classes))
-    bound = paperwork.bind(**given)
-    return Network(bound.bind(**{name: DEFAULTS[name] for name in bound.open}))
+    return Network(zoo.bound(source, variables)[0])

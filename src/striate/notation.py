@@ -1,288 +1,553 @@
-"""The notation: a network as one line of text, as course notes write it, and back.
+"""The notation: a network as a text that a person reads aloud, as course notes write it, and back.
 
     INPUT 1x28x28 -> [CONV 5x5x20 -> RELU -> POOL 2]*2 -> FC 100 -> RELU -> FC 10
 
-Sizes are ``CxHxW`` for INPUT, ``KxKxFilters`` for CONV (or ``CONV3-64``: every axis 3 wide, 64 filters), ``K`` or
-``KxK`` for POOL and AVGPOOL. Options follow as ``stride=2 padding=same dilation=2 groups=4 bias=no``. A number left
-out is filled later. ``#`` starts a comment. Capital and small letters mean the same.
+Brackets repeat, ``SUM[ ... | ... ]`` joins branches, ``let`` names blocks and numbers, ``as`` and ``from`` name places.
+Capital and small letters mean the same in the words of the notation; names that a text makes up are taken as written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from decimal import Decimal
+import operator
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
-from .architecture import FC, OPERATIONS, Architecture, AvgPool, Conv, Dropout, Input, Node, Operation, Pool, options
-from .errors import NotationError, unknown_name
-from .padding import WORDS
+from . import spelling
+from .architecture import DEFAULTS, Architecture, Node
+from .errors import NotationError, OptionError, unknown_name
+from .operations import OPERATIONS, Input, Operation, Pool, Unpool
+from .spelling import DIGITS, text
 
-GRAMMAR = r"""
-    start: sequence
+NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+BRACES = r"\{[^{}#\n]*\}"
+ATOM = f"(?:{NUMBER}|{BRACES})"
+GRAMMAR = rf"""
+    start: definition* main
+    main: first (_ARROW item)* -> sequence
+    ?first: entrance | entrance _AS LABEL -> named
+    entrance: INPUT [SIZES | WORD | PARENTHESES] OPTION* [MAYBE] -> layer
+    definition: _LET WORD [PARENTHESES] _EQUALS (VALUE | sequence)
     sequence: item (_ARROW item)*
-    ?item: layer | block
+    ?item: unit | named
+    named: unit _AS LABEL
+    ?unit: layer | block | join | aside | place
+    layer: (WORD | INPUT) [SIZES | WORD | PARENTHESES] OPTION* [MAYBE]
     block: "[" sequence "]" ["*" COUNT]
-    layer: WORD SIZES? OPTION*
+    join: JOIN "[" sequence ("|" sequence)* "]"
+    aside: _AUX "[" sequence "]"
+    place: _FROM LABEL
 
     _ARROW: "->" | "→"
-    OPTION.2: /[A-Za-z_]+=[A-Za-z0-9_.:-]*/
+    _EQUALS: "="
+    _LET.5: /let(?=\s)/i
+    _AS.5: /as(?=\s)/i
+    _FROM.5: /from(?=\s)/i
+    _AUX.5: /aux(?=\s*\[)/i
+    JOIN.5: /(sum|product|concat)(?=\s*\[)/i
+    INPUT.5: /input(?![A-Za-z_])/i
+    MAYBE: "?"
+    OPTION.4: /[A-Za-z_]+=([A-Za-z0-9_.:,\-]|{BRACES})*/
+    SIZES.3: /{ATOM}([xX:\/,]{ATOM})*(-(?!>)({ATOM}|{NAME}))?|{NAME}-(?!>)({ATOM}|{NAME})/
+    VALUE.2: /{NUMBER}|{BRACES}/
+    COUNT: /[0-9]+|{NAME}|{BRACES}/
+    PARENTHESES: /\(([^()#]|\([^()#]*\))*\)/
+    LABEL: /[A-Za-z0-9_.]+/
     WORD: /[A-Za-z_]+/
-    SIZES: /[0-9]+(\.[0-9]+)?([xX][0-9]+)*(-[0-9]+)?/
-    COUNT: /[0-9]+/
     COMMENT: /#[^\n]*/
     %ignore COMMENT
     %ignore /\s+/
+
+    value: sum
+    ?sum: product | sum "+" product -> add | sum "-" product -> sub
+    ?product: unary | product "*" unary -> mul | product "//" unary -> floordiv | product "%" unary -> mod
+    ?unary: atom | "-" unary -> neg
+    ?atom: WHOLE | VARIABLE | "(" sum ")"
+    WHOLE: /[0-9]+/
+    VARIABLE: /{NAME}/
 """
 EXPECTED = {
-    "WORD": "a layer (" + ", ".join(OPERATIONS) + ")",
+    "INPUT": "INPUT, as in INPUT 3x32x32",
+    "WORD": "a layer, such as CONV3-64 or RELU",
     "LSQB": "'['",
     "RSQB": "']'",
+    "VBAR": "'|'",
     "_ARROW": "'->'",
+    "_EQUALS": "'='",
     "STAR": "'*' and a number",
     "COUNT": "a number of repetitions",
     "SIZES": "a size such as 3x3x64",
     "OPTION": "an option such as stride=2",
+    "PARENTHESES": "parameters in parentheses",
+    "LABEL": "a name",
+    "VALUE": "a number",
+    "WHOLE": "a number",
+    "VARIABLE": "a name",
+    "LPAR": "'('",
+    "RPAR": "')'",
     "$END": "the end",
 }
+LONGEST_TEXT = 200_000
+LONGEST_VALUE = 100
+WIDEST = 200
 DEEPEST = 50
 LONGEST = 10_000
-DIGITS = 9
+STEPS = 10 * LONGEST
+ALIASES = {
+    "MAXPOOL": "POOL",
+    "CONVTRANSPOSE": "DECONV",
+    "UPCONV": "DECONV",
+    "SWISH": "SILU",
+    "DENSE": "FC",
+    "LINEAR": "FC",
+    "ADD": "SUM",
+    "BATCHNORM": "BN",
+    "LAYERNORM": "LN",
+    "GROUPNORM": "GN",
+}
+RESERVED = {*OPERATIONS, *ALIASES, "IDENTITY", "AUX", "LET", "AS", "FROM"}
+Scope = Mapping[str, int]
+IGNORE = re.compile(r"#[^\n]*?\bstriate:\s*ignore(?:\[([A-Za-z0-9, ]*)\])?")
 
 
-def parse(text: str) -> Architecture:
+def parse(text: str, variables: Mapping[str, Any] | None = None) -> Architecture:
     """Read a network text.
+
+    Args:
+        text: As in docs/notation.md.
+        variables: Values of the names that the text uses, such as ``{"N": 3, "POOL": True}``; they take the place of
+            what a ``let`` says.
 
     Raises:
         NotationError: The text cannot be read; the message shows the line, the column and what was expected.
+        OptionError: The text uses no such name.
 
-    >>> [node.name for node in parse("INPUT 3x32x32 -> [CONV -> RELU -> POOL]*2 -> FC 10")]
+    >>> [node.name for node in parse("INPUT 3x32x32 -> [CONV -> RELU -> POOL]*N -> FC 10", {"N": 2})]
     ['input', 'conv1', 'relu1', 'pool1', 'conv2', 'relu2', 'pool2', 'fc1']
     """
-    layers = _layers(text, _tree(text))
-    if not layers or layers[0][0].upper() != "INPUT":
-        line, column = (layers[0][0].line, layers[0][0].column) if layers else (1, 1)
-        raise _error(text, line, column, "a network starts with INPUT, as in INPUT 3x32x32 -> FC 10.")
-    nodes: list[Node] = []
-    counts: dict[str, int] = {}
-    for word, sizes, given in layers:
-        operation = _operation(text, word, sizes, given)
-        if isinstance(operation, Input) and nodes:
-            raise _error(text, word.line, word.column, "INPUT stands only once, at the start.")
-        counts[operation.word] = counts.get(operation.word, 0) + 1
-        name = operation.word.lower() + ("" if isinstance(operation, Input) else str(counts[operation.word]))
-        nodes.append(Node(name, operation, (nodes[-1].name,) if nodes else (), word.line, word.column))
-    return Architecture(tuple(nodes))
+    found, used = read(text, variables or {})
+    if unknown := sorted(set(variables or {}) - used):
+        has = f"it uses {', '.join(sorted(used))}" if used else "it uses no names"
+        raise OptionError(f"the text has no variable {unknown[0]!r}; {has}.")
+    return found
+
+
+def read(text: str, variables: Mapping[str, Any]) -> tuple[Architecture, frozenset[str]]:
+    """The network of a text, and the names that the text lets one choose.
+
+    Raises:
+        NotationError: The text cannot be read.
+
+    >>> read("INPUT 3x8x8 -> FC K", {"K": 5, "classes": 3})[1]
+    frozenset({'K'})
+    """
+    if len(text) > LONGEST_TEXT:
+        raise NotationError(
+            f"a network text has at most {LONGEST_TEXT:,} characters, this one {len(text):,}; "
+            "write repetitions as [ ... ]*N and blocks with let."
+        )
+    return _Reader(text, variables).network()
 
 
 def format(architecture: Architecture) -> str:
     """The text of a network, so that ``parse(format(a)) == a``.
 
+    Raises:
+        NotationError: A node of a traced model has no word in the notation.
+
     >>> format(parse("input 3x8x8 -> [conv3-4 -> relu]*2 -> fc 2"))
     'INPUT 3x8x8 -> CONV3-4 -> RELU -> CONV3-4 -> RELU -> FC 2'
+    >>> format(parse("INPUT 3x8x8 -> SUM[CONV3-3 | IDENTITY] -> FC 2"))
+    'INPUT 3x8x8 -> CONV3-3 -> SUM[IDENTITY | from input] -> FC 2'
     """
-    return " -> ".join(layer_text(node.operation) for node in architecture)
+    written: list[str] = []
+    names = _Names()
+    here = None
+    for node in architecture:
+        if not node.operation.word:
+            raise NotationError(f"{node.name}: the notation has no word for {text(node.operation)}.")
+        layer = text(node.operation)
+        if node.operation.inputs is None:
+            layer += f"[{' | '.join('IDENTITY' if name == here else f'from {name}' for name in node.inputs)}]"
+        elif node.inputs and node.inputs[0] != here:
+            written.append(f"from {node.inputs[0]}")
+        if names.automatic(node.operation.word) != node.name:
+            layer += f" as {node.name}"
+        names.take(node.name, node.operation.word)
+        written.append(layer)
+        here = node.name
+    written += [f"AUX[from {name}]" if name != here else "AUX[IDENTITY]" for name in architecture.results[1:]]
+    if architecture.results[0] != here:
+        written.append(f"from {architecture.results[0]}")
+    return " -> ".join(written)
 
 
-def layer_text(operation: Operation) -> str:
-    """One layer as the notation writes it.
+class _Names:
+    """Names of nodes: the word and a running number, or what the text says; each only once."""
 
-    >>> layer_text(Conv(kernel=(5, 5), filters=6, padding=2))
-    'CONV 5x5x6 padding=2'
-    """
-    settings = options(operation)
-    word, sizes = operation.word, ""
-    match operation:
-        case Input(shape=tuple(shape)):
-            sizes = " " + _join(shape)
-        case Conv(kernel=int(kernel), filters=int(filters)):
-            sizes = f"{kernel}-{filters}"
-        case Conv(kernel=tuple(kernels), filters=int(filters)):
-            sizes = " " + _join((*kernels, filters))
-        case Conv(kernel=kernel) if "kernel" in settings:
-            sizes = f" kernel={_join(kernel)}"
-        case FC(features=int(number)):
-            sizes = f" {number}"
-        case Dropout(p=p):
-            sizes = f" {Decimal(str(p)):f}"
-        case Pool() if "kernel" in settings:
-            sizes = " " + _join(operation.kernel)
-    rest = {
-        name: value for name, value in settings.items() if name not in ("shape", "kernel", "filters", "features", "p")
-    }
-    return word + sizes + "".join(f" {name}={_value_text(value)}" for name, value in rest.items())
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+        self._counts: Counter[str] = Counter()
 
+    def automatic(self, word: str) -> str:
+        return self.free(word.lower() + ("" if word == "INPUT" else str(self._counts[word] + 1)))
 
-def _join(numbers: int | tuple[int, ...]) -> str:
-    return "x".join(map(str, numbers)) if isinstance(numbers, tuple) else str(numbers)
+    def free(self, name: str) -> str:
+        numbers = (f"{name}_{number}" for number in count(2))
+        return name if name not in self.taken else next(one for one in numbers if one not in self.taken)
 
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return "x".join(":".join(map(str, entry)) if isinstance(entry, tuple) else str(entry) for entry in value)
-    return str(value)
+    def take(self, name: str, word: str) -> None:
+        self._counts[word] += 1
+        self.taken.add(name)
 
 
 @lru_cache(maxsize=1)
 def _parser() -> Any:
     from lark import Lark
 
-    return Lark(GRAMMAR, parser="lalr", propagate_positions=True, maybe_placeholders=True)
+    return Lark(GRAMMAR, parser="lalr", start=["start", "value"], propagate_positions=True, maybe_placeholders=True)
 
 
-def _tree(text: str) -> Any:
-    from lark.exceptions import UnexpectedCharacters, UnexpectedInput
-
-    try:
-        return _parser().parse(text)
-    except UnexpectedInput as error:
-        problem: Any = error
-        line, column = problem.line, problem.column
-        if isinstance(error, UnexpectedCharacters):
-            found = repr(error.char)
-        elif problem.token.type == "$END":  # it borrows its position from the last token, if there is one
-            found = "the end of the text"
-            line, column = problem.token.end_line or 1, problem.token.end_column or 1
-        else:
-            found = repr(str(problem.token))
-        names = problem.interactive_parser.accepts()
-        wanted = [EXPECTED[name] for name in EXPECTED if name in names]
-        raise _error(text, line, column, f"found {found}, expected {' or '.join(wanted)}.") from None
+@lru_cache(maxsize=1024)
+def _parsed(calculation: str) -> Any:
+    """The tree of a calculation; blocks ask for the same ones again and again."""
+    return _parser().parse(calculation, start="value")
 
 
-def _error(text: str, line: int, column: int, message: str) -> NotationError:
-    shown = text.split("\n")[line - 1].rstrip("\r")
-    indent = "".join("\t" if character == "\t" else " " for character in shown[: column - 1])
-    return NotationError(f"Line {line}, column {column}: {message}\n  {shown}\n  {indent}^")
+@dataclass(frozen=True)
+class _Block:
+    """A block that a text names: its parameters with their defaults, and its tree."""
+
+    parameters: dict[str, str | None]
+    tree: Any
+
+    def usage(self, name: str) -> str:
+        """How it is called."""
+        written = (one if default is None else f"{one}={default}" for one, default in self.parameters.items())
+        return f"{name}({', '.join(written)})"
 
 
-def _layers(text: str, tree: Any, depth: int = 0) -> list[Any]:
-    """The layers in order, ``(word, sizes, options)``, with every repetition written out."""
-    if tree.data == "layer":
-        word, *rest = tree.children
-        sizes = next((token for token in rest if token is not None and token.type == "SIZES"), None)
-        return [(word, sizes, [token for token in rest if token is not None and token.type == "OPTION"])]
-    if tree.data == "block" and depth == DEEPEST:
-        raise _error(
-            text, tree.meta.line, tree.meta.column, f"brackets stand inside each other at most {DEEPEST} deep."
-        )
-    parts, count = (tree.children[:1], tree.children[1]) if tree.data == "block" else (tree.children, None)
-    times = 1 if count is None else _repetitions(text, count)
-    found: list[Any] = []
-    for part in parts:
-        found += _layers(text, part, depth + (tree.data == "block"))
-        if len(found) * times > LONGEST:
-            where = part.meta if count is None else count
-            raise _error(text, where.line, where.column, f"a network has at most {LONGEST:,} layers, this one more.")
-    return found * times
+class _Reader:
+    """Reads one text: writes its tree out, node by node."""
 
+    def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
+        self.text = text
+        self.given = dict(variables)
+        self.used: set[str] = set()
+        self.numbers: dict[str, int] = {}
+        self.blocks: dict[str, _Block] = {}
+        self.nodes: list[Node] = []
+        self.places: dict[str, str] = {}
+        self.names = _Names()
+        self.asides: list[str] = []
+        self.here: str | None = None
+        self.depth = 0
+        self.steps = 0
 
-def _repetitions(text: str, count: Any) -> int:
-    try:
-        return _number(str(count), least=0)
-    except ValueError as error:
-        raise _error(text, count.line, count.column, str(error)) from None
+    # ------------------------------------------------------------------------------------------------- the whole
 
+    def network(self) -> tuple[Architecture, frozenset[str]]:
+        *definitions, sequence = self._tree(self.text, "start", 0).children
+        for definition in definitions:
+            self._define(definition)
+        self._sequence(sequence, {})
+        results = (str(self.here), *self.asides)
+        read = {name for node in self.nodes for name in node.inputs} | set(results)
+        for node in self.nodes:
+            if node.name not in read:
+                raise self._error(node, f"nothing reads {node.name}; join it with SUM, PRODUCT or CONCAT, or AUX[...].")
+        # A name in a bracket that is repeated 0 times is a name of the text all the same.
+        words = set(re.findall(NAME, re.sub("#[^\n]*", "", self.text)))
+        self.used |= words & set(self.given) - set(DEFAULTS)
+        outputs = () if results == (self.nodes[-1].name,) else results
+        return Architecture(self._with_ignored(), outputs), frozenset(self.used)
 
-def _operation(text: str, word: Any, sizes: Any, given: list[Any]) -> Operation:
-    kind = OPERATIONS.get(word.upper())
-    if kind is None:
-        raise _error(text, word.line, word.column, str(unknown_name("layer", word.upper(), OPERATIONS)))
-    settings: dict[str, Any] = {}
-    for token, read in [(sizes, _sizes), *((option, _option) for option in given)]:
-        if token is None:
-            continue
+    def _with_ignored(self) -> tuple[Node, ...]:
+        ignored: dict[int, frozenset[str]] = {}
+        for number, line in enumerate(self.text.split("\n"), 1):
+            if found := IGNORE.search(line):
+                codes = (found[1] or "all").replace(",", " ").split()
+                ignored[number] = frozenset(code if code == "all" else code.upper() for code in codes)
+        return tuple(replace(node, ignored=ignored[node.line]) if node.line in ignored else node for node in self.nodes)
+
+    def _tree(self, text: str, start: str, offset: int) -> Any:
+        from lark.exceptions import UnexpectedCharacters, UnexpectedInput
+
         try:
-            found = read(kind, str(token).lower())
+            return _parsed(text) if start == "value" else _parser().parse(text, start=start)
+        except UnexpectedInput as error:
+            problem: Any = error
+            place = problem.pos_in_stream
+            if isinstance(error, UnexpectedCharacters):
+                found = repr(error.char)
+            elif problem.token.type == "$END":  # it borrows its position from the last token, if there is one
+                found = "the end of the text"
+                place = problem.token.end_pos
+            else:
+                found = repr(str(problem.token))
+            names = problem.interactive_parser.accepts()
+            if "SIZES" in names:  # a name or parentheses may stand there, too, but who writes them knows
+                names -= {"WORD", "PARENTHESES", "MAYBE"}
+            names -= {"INPUT"} if "WORD" in names else set()
+            wanted = [EXPECTED[name] for name in EXPECTED if name in names]
+            raise self._error(offset + (place or 0), f"found {found}, expected {' or '.join(wanted)}.") from None
+
+    def _error(self, place: Any, message: str) -> NotationError:
+        """The error at a token, a node, a tree's place or a character number."""
+        if isinstance(place, int):
+            before = self.text[:place]
+            line, column = before.count("\n") + 1, place - before.rfind("\n")
+        else:
+            line, column = getattr(place, "line", 0) or 1, getattr(place, "column", 0) or 1
+        shown = self.text.split("\n")[line - 1].rstrip("\r")
+        cut = max(0, column - 101) if len(shown) > WIDEST else 0
+        indent = "".join("\t" if character == "\t" else " " for character in shown[cut : column - 1])
+        return NotationError(f"Line {line}, column {column}: {message}\n  {shown[cut : cut + WIDEST]}\n  {indent}^")
+
+    # ----------------------------------------------------------------------------------------------- definitions
+
+    def _define(self, tree: Any) -> None:
+        word, parentheses, body = tree.children
+        name = str(word)
+        if name.upper() in RESERVED and not isinstance(body, str):
+            raise self._error(word, f"{name} is a word of the notation; take another name.")
+        if name in self.blocks or name in self.numbers:
+            raise self._error(word, f"{name} is defined twice.")
+        if isinstance(body, str):
+            if parentheses is not None:
+                raise self._error(parentheses, "a number takes no parameters.")
+            self.numbers[name] = self._value(str(body), getattr(body, "start_pos", 0), {})
+            return
+        parameters: dict[str, str | None] = {}
+        for piece, place in _pieces(parentheses):
+            parameter, _, default = (part.strip() for part in piece.partition("="))
+            if not re.fullmatch(NAME, parameter) or parameter in parameters:
+                raise self._error(place, f"{parameter!r} is no name for a parameter, or is there twice.")
+            parameters[parameter] = default or None
+        self.blocks[name] = _Block(parameters, body)
+
+    # ---------------------------------------------------------------------------------------------------- walking
+
+    def _sequence(self, tree: Any, scope: Scope) -> None:
+        for item in tree.children:
+            self._step(item.meta)
+            unit, label = item.children if item.data == "named" else (item, None)
+            getattr(self, f"_{unit.data}")(unit, scope, label)
+            if label is not None:
+                self.places[str(label)] = str(self.here)
+
+    def _step(self, place: Any) -> None:
+        self.steps += 1
+        if len(self.nodes) > LONGEST or self.steps > STEPS:
+            raise self._error(place, f"a network has at most {LONGEST:,} layers, this one more.")
+
+    def _deeper(self, place: Any, tree: Any, scope: Scope) -> None:
+        if self.depth == DEEPEST:
+            raise self._error(place, f"brackets and blocks stand inside each other at most {DEEPEST} deep.")
+        self.depth += 1
+        self._sequence(tree, scope)
+        self.depth -= 1
+
+    def _block(self, tree: Any, scope: Scope, label: Any) -> None:
+        inner, times = tree.children
+        if times is None:
+            self._deeper(tree.meta, inner, scope)
+            return
+        count = self._number(str(times), times.start_pos, scope)
+        if count < 0:
+            raise self._error(times, f"{times} is {count}; a number of repetitions is at least 0.")
+        for _ in range(count):
+            self._step(times)
+            self._deeper(tree.meta, inner, scope)
+
+    def _place(self, tree: Any, scope: Scope, label: Any) -> None:
+        name = str(tree.children[0])
+        if name not in self.places and name not in self.names.taken:
+            known = {*self.places, *self.names.taken}
+            raise self._error(tree.children[0], str(unknown_name("place", name, sorted(known)[:20])))
+        self.here = self.places.get(name, name)
+
+    def _join(self, tree: Any, scope: Scope, label: Any) -> None:
+        word, *branches = tree.children
+        start, ends = self.here, []
+        for branch in branches:
+            self.here = start
+            self._deeper(tree.meta, branch, scope)
+            ends.append(str(self.here))
+        self._add(OPERATIONS[word.upper()](), word, tuple(ends), label)
+
+    def _aside(self, tree: Any, scope: Scope, label: Any) -> None:
+        start = self.here
+        self._deeper(tree.meta, tree.children[0], scope)
+        self.asides.append(str(self.here))
+        self.here = start
+
+    # ----------------------------------------------------------------------------------------------------- layers
+
+    def _layer(self, tree: Any, scope: Scope, label: Any) -> None:
+        word, sizes, *given, maybe = tree.children
+        name = str(word)
+        if maybe is not None and not self._wanted(name, maybe):
+            return
+        if name in self.blocks:
+            self._call(word, sizes, given, scope)
+        elif name.upper() != "IDENTITY" or sizes is not None or given:
+            operation = self._operation(word, sizes, given, scope)
+            if isinstance(operation, Input) and self.nodes:
+                raise self._error(word, "INPUT stands only once, at the start.")
+            inputs: tuple[str, ...] = (self.here,) if self.here else ()
+            if isinstance(operation, Unpool):
+                operation, inputs = self._unpooled(word, operation)
+            self._add(operation, word, inputs, label)
+
+    def _wanted(self, name: str, place: Any) -> bool:
+        if name not in self.given and name not in self.numbers:
+            raise self._error(place, f"{name}? is there or not, as you say: give {name}=yes or {name}=no.")
+        self.used.add(name)
+        value = self.given.get(name, self.numbers.get(name))
+        wanted = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}.get(str(value).lower())
+        if wanted is None:
+            raise self._error(place, f"{name}={value}: expected yes or no.")
+        return wanted
+
+    def _add(self, operation: Operation, word: Any, inputs: tuple[str, ...], label: Any) -> None:
+        name = self.names.automatic(operation.word) if label is None else self.names.free(str(label))
+        self.names.take(name, operation.word)
+        self.nodes.append(Node(name, operation, inputs, word.line, word.column))
+        self.here = name
+        self._step(word)
+
+    def _unpooled(self, word: Any, operation: Unpool) -> tuple[Unpool, tuple[str, ...]]:
+        name = self.places.get(operation.of, operation.of)
+        pool = next((node for node in self.nodes if node.name == name), None)
+        if pool is None or type(pool.operation) is not Pool or pool.operation.dilation != 1 or pool.operation.ceil:
+            raise self._error(word, "UNPOOL needs the max pooling that it undoes, as in UNPOOL of=pool1.")
+        settings = {name: getattr(pool.operation, name) for name in ("kernel", "stride", "padding")}
+        return replace(operation, of=pool.name, **settings), (str(self.here), pool.name, pool.inputs[0])
+
+    def _call(self, word: Any, arguments: Any, given: list[Any], scope: Scope) -> None:
+        name = str(word)
+        block = self.blocks[name]
+        usage = block.usage(name)
+        if wrong := [one for one in (arguments, *given) if one is not None and one.type != "PARENTHESES"]:
+            raise self._error(wrong[0], f"{name} is a block, written {usage}.")
+        values: dict[str, int] = {}
+        names = iter([*block.parameters])
+        for piece, place in _pieces(arguments):
+            keyword, equals, expression = piece.partition("=")
+            parameter = keyword.strip() if equals else next(names, None)
+            if parameter is None or parameter not in block.parameters:
+                raise self._error(place, f"{name} is written {usage}; it has no place for {piece!r}.")
+            if parameter in values:
+                raise self._error(place, f"{parameter} is given twice.")
+            at = place + (len(keyword) + 1 if equals else 0)
+            values[parameter] = self._value(expression if equals else piece, at, scope)
+        for parameter, default in block.parameters.items():
+            if parameter not in values and default is None:
+                raise self._error(word, f"{name} is written {usage}; {parameter} is missing.")
+            if parameter not in values:
+                values[parameter] = self._value(str(default), word.start_pos, values)
+        self._deeper(word, block.tree, values)
+
+    def _operation(self, word: Any, sizes: Any, given: list[Any], scope: Scope) -> Operation:
+        name = word.upper()
+        if sizes is not None and name + str(sizes) in OPERATIONS:  # RELU6
+            name, sizes = name + str(sizes), None
+        kind = OPERATIONS.get(ALIASES.get(name, name))
+        if kind is None:
+            raise self._error(word, str(unknown_name("layer", str(word), [*OPERATIONS, *self.blocks])))
+        if kind.inputs is None:
+            raise self._error(word, f"{kind.word} joins branches, as in {kind.word}[CONV3-64 | IDENTITY].")
+        if sizes is not None and sizes.type == "PARENTHESES":
+            raise self._error(sizes, f"parentheses belong to blocks; numbers of {kind.word} stand bare behind it.")
+        # Each setting by itself, so that a mistake is shown where it stands.
+        written = None if sizes is None else self._filled(str(sizes), sizes.start_pos, scope, strict=True)
+        found = self._spelled(sizes, kind, written, {})
+        options: dict[str, str] = {}
+        for option in given:
+            option_name, _, value = str(option).partition("=")
+            option_name = option_name.lower()
+            if option_name in options:
+                raise self._error(option, f"{option_name} is given twice.")
+            if option_name != "of":
+                value = self._filled(value, option.start_pos + len(option_name) + 1, scope, strict=False)
+            self._spelled(option, kind, written, {option_name: value})
+            options[option_name] = value
+        return self._spelled(word, kind, written, options) if options else found
+
+    def _spelled(self, place: Any, kind: type[Operation], sizes: str | None, options: dict[str, str]) -> Operation:
+        try:
+            return spelling.operation(kind, sizes, options)
         except ValueError as error:
-            raise _error(text, token.line, token.column, str(error)) from None
-        if repeated := settings.keys() & found:
-            raise _error(text, token.line, token.column, f"{repeated.pop()} is given twice.")
-        settings |= found
-    return kind(**settings)
+            raise self._error(place, str(error)) from None
+
+    # ---------------------------------------------------------------------------------------------------- numbers
+
+    def _filled(self, written: str, place: int, scope: Scope, *, strict: bool) -> str:
+        """Sizes or the value of an option with numbers for names and braces; only sizes consist of nothing else."""
+
+        def number(found: re.Match[str]) -> str:
+            name = found[0]
+            if name.startswith("{") or strict or name in scope or name in self.given or name in self.numbers:
+                return str(self._number(name, place + found.start(), scope))
+            return name
+
+        return re.sub(rf"{BRACES}|(?<![A-Za-z0-9_.}}]){NAME}", number, written)
+
+    def _number(self, written: str, place: int, scope: Scope) -> int:
+        """A number, a name of one, or a calculation in braces."""
+        if written.isdecimal():
+            return self._short(written, place)
+        return (
+            self._variable(written, place, scope) if re.fullmatch(NAME, written) else self._value(written, place, scope)
+        )
+
+    def _short(self, written: str, place: int) -> int:
+        if len(digits := written.lstrip("-")) > DIGITS:
+            raise self._error(place, f"a number has at most {DIGITS} digits, this one {len(digits):,}.")
+        return int(written)
+
+    def _variable(self, name: str, place: int, scope: Scope) -> int:
+        if name in scope:
+            return scope[name]
+        if name not in self.given and name not in self.numbers:
+            if name.upper() in RESERVED or name in self.blocks:
+                raise self._error(place, f"found {name!r}, expected '->' in front of it.")
+            raise self._error(place, f"{name} has no value; give it one, as in {name}=2, or write: let {name} = 2")
+        self.used.add(name)
+        value = str(self.given.get(name, self.numbers.get(name)))
+        if not re.fullmatch(r"-?[0-9]+", value):
+            raise self._error(place, f"{name}={value}: expected a whole number.")
+        return self._short(value, place)
+
+    def _value(self, written: str, place: int, scope: Scope) -> int:
+        """A calculation with whole numbers."""
+        if written.startswith("{"):
+            written, place = written[1:-1], place + 1
+        if len(written) > LONGEST_VALUE:
+            raise self._error(place, f"a calculation has at most {LONGEST_VALUE} characters.")
+        return self._calculated(self._tree(written, "value", place).children[0], place, scope)
+
+    def _calculated(self, tree: Any, place: int, scope: Scope) -> int:
+        if isinstance(tree, str):
+            return self._number(str(tree), place + getattr(tree, "start_pos", 0), scope)
+        values = [self._calculated(child, place, scope) for child in tree.children]
+        if tree.data in ("floordiv", "mod") and values[1] == 0:
+            raise self._error(place, "a division by 0.")
+        return self._short(str(getattr(operator, tree.data)(*values)), place)
 
 
-def _sizes(kind: type[Operation], written: str) -> dict[str, Any]:
-    """What the number after a layer's word means."""
-    kernel, dash, filters = written.partition("-")
-    if dash and kind is Conv and kernel.isdecimal():
-        return {"kernel": _number(kernel), "filters": _number(filters)}
-    if kind is Dropout:
-        return {"p": _probability(written)}
-    examples = {
-        Input: "INPUT 3x32x32",
-        Conv: "CONV 3x3x64 or CONV3-64",
-        FC: "FC 10",
-        Pool: "POOL 2",
-        AvgPool: "AVGPOOL 2",
-    }
-    plain = kind in examples and written.replace("x", "").isdecimal()
-    numbers = tuple(_number(number) for number in written.split("x")) if plain else ()
-    if kind is Input and len(numbers) >= 2:
-        return {"shape": numbers}
-    if kind is Conv and len(numbers) >= 2:
-        return {"kernel": numbers[:-1], "filters": numbers[-1]}
-    if kind is FC and len(numbers) == 1:
-        return {"features": numbers[0]}
-    if issubclass(kind, Pool) and numbers:
-        return {"kernel": numbers if len(numbers) > 1 else numbers[0]}
-    meant = f"write {examples[kind]}" if kind in examples else f"{kind.word} takes no number"
-    raise ValueError(f"{kind.word} cannot be given {written!r}; {meant}.")
-
-
-def _option(kind: type[Operation], written: str) -> dict[str, Any]:
-    name, _, value = written.partition("=")
-    readers: dict[str, Callable[[str], Any]] = {
-        "kernel": _numbers,
-        "stride": _numbers,
-        "padding": _padding,
-        "dilation": _numbers,
-        "groups": _number,
-        "bias": _yes_no,
-    }
-    allowed = [option for option in readers if option in kind.__dataclass_fields__]
-    if name not in allowed:
-        takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-        raise ValueError(f"{kind.word} has no option {name!r}; {takes}.")
-    try:
-        return {name: readers[name](value)}
-    except ValueError as error:
-        raise ValueError(f"{name}={value}: {error}") from None
-
-
-def _number(written: str, least: int = 1) -> int:
-    if written.isdecimal() and len(written) > DIGITS:
-        raise ValueError(f"a number has at most {DIGITS} digits, this one {len(written):,}.")
-    if not written.isdecimal() or int(written) < least:
-        raise ValueError(f"{written!r} is not a whole number of at least {least}.")
-    return int(written)
-
-
-def _numbers(written: str) -> int | tuple[int, ...]:
-    numbers = tuple(_number(number) for number in written.split("x"))
-    return numbers if len(numbers) > 1 else numbers[0]
-
-
-def _padding(written: str) -> Any:
-    if written in WORDS:
-        return written
-    entries = [entry.split(":") for entry in written.split("x")]
-    if not all(len(entry) <= 2 and all(number.isdecimal() for number in entry) for entry in entries):
-        raise ValueError(f"expected a number, before:after, one of these for each axis (1x2), or {', '.join(WORDS)}.")
-    rows = [tuple(_number(number, least=0) for number in entry) for entry in entries]
-    values = tuple(entry[0] if len(entry) == 1 else entry for entry in rows)
-    return values[0] if len(values) == 1 and isinstance(values[0], int) else values
-
-
-def _yes_no(written: str) -> bool:
-    if written not in ("yes", "no"):
-        raise ValueError("expected yes or no.")
-    return written == "yes"
-
-
-def _probability(written: str) -> float:
-    if "x" in written or "-" in written or not 0 <= float(written) < 1:
-        raise ValueError(f"DROPOUT takes a probability from 0 up to but not including 1, got {written!r}.")
-    return float(written)
+def _pieces(parentheses: Any) -> list[tuple[str, int]]:
+    """What stands between the commas of a pair of parentheses, and where."""
+    if parentheses is None or not str(parentheses)[1:-1].strip():
+        return []
+    found, place = [], parentheses.start_pos + 1
+    for piece in re.split(r",(?![^(]*\))", str(parentheses)[1:-1]):
+        found.append((piece.strip(), place + len(piece) - len(piece.lstrip())))
+        place += len(piece) + 1
+    return found

@@ -15,12 +15,13 @@ from typing import Any
 from . import checkpoint as checkpoints
 from . import datasets, files, notation, showing, training, zoo
 from .analysis import analyse
-from .architecture import DEFAULTS, Architecture, BatchNorm
+from .architecture import DEFAULTS, Architecture
 from .checkpoint import Checkpoint, Training
 from .datasets import Dataset, Normalisation
 from .errors import CheckpointError, OptionError, OutputError
 from .metrics import Evaluation
 from .networks import Network
+from .operations import BatchNorm
 from .options import Options, options_of
 from .prediction import check_classes
 from .training import Trainer, Watcher

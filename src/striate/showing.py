@@ -85,22 +85,30 @@ def material(
 
 @torch.no_grad()
 def activations(network: nn.Module, x: Tensor) -> list[tuple[str, Tensor]]:
-    """The output of every layer for one example, in order.
+    """The output of every layer for one example, in the order of computation.
 
     Args:
-        network: A chain of named layers.
+        network: Of named layers.
         x: ``(1, C, *spatial)``.
     """
-    outputs = []
-    for name, module in network.named_children():
-        x = module(x.clone())
-        outputs.append((name, x[0].cpu()))
+    outputs: list[tuple[str, Tensor]] = []
+
+    def keeping(name: str) -> Callable[..., None]:  # copied at once: the next layer may write over it
+        return lambda module, inputs, output: outputs.append((name, output[0].clone().cpu()))
+
+    layers = ((name, layer) for name, layer in network.named_modules() if name and not any(layer.children()))
+    hooks = [layer.register_forward_hook(keeping(name)) for name, layer in layers]
+    try:
+        network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return outputs
 
 
 def filters(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Name and weights of every convolution, in order."""
-    return [(name, layer.weight.detach().cpu()) for name, layer in network.named_children() if isinstance(layer, Conv)]
+    return [(name, layer.weight.detach().cpu()) for name, layer in network.named_modules() if isinstance(layer, Conv)]
 
 
 def _columns(m: Material) -> tuple[Sequence[tuple[str, Tensor]], Tensor, list[tuple[str, float]], str]:

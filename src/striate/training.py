@@ -18,6 +18,8 @@ from .options import Options
 from .prediction import LOSSES, Classifier
 
 RESIDENT = 2**30
+# Weight of the losses of auxiliary outputs: C. Szegedy et al., "Going Deeper with Convolutions", 2014, section 5.
+AUXILIARY = 0.3
 DIVERGED = 1000  # times the loss of guessing
 
 Watcher = Callable[[int, int, str], None]
@@ -65,8 +67,11 @@ class Trainer:
                 set_rate(self.optimizer, rate(self.options, number * steps + step, self.options.epochs * steps))
                 labels = self.labels[batch]
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-                    scores = self.network(self.pictures(batch)).float()
+                    outputs = self.network(self.pictures(batch))
+                scores, *others = (one.float() for one in (outputs if isinstance(outputs, tuple) else (outputs,)))
                 loss = criterion(scores, labels)
+                for other in others:
+                    loss = loss + AUXILIARY * criterion(other, labels)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()

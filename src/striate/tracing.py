@@ -1,0 +1,654 @@
+"""Any PyTorch model as a network on paper: one forward pass of shapes, in which every operator is seen.
+
+Tensors of the meta device go through the model, so nothing is computed and no memory is needed, whatever the size of
+the image; the operators are seen where PyTorch dispatches them, and weights are replaced there, so the model is not
+touched. ``torch.export`` is not needed: it must prove that its graph can be run again, so it takes fewer models, and
+several times as long.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import lru_cache
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
+from torch.nn.parameter import UninitializedParameter
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from . import shortcuts, units
+from .architecture import Architecture, Node, whole_numbers
+from .aten import ACTIVATIONS, CHEAP, HANDLERS, PRODUCTS, Call, pointwise
+from .aten_products import multiply_adds
+from .drafting import Constant, Draft, Sketch, Traced, Value, relearned
+from .errors import GeometryError, OptionError, StriateError
+from .factors import plain, single
+from .operations import (
+    Channels,
+    Foreign,
+)
+from .windows import (
+    Input,
+    Shape,
+    written,
+)
+
+INSIDE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+LOCK = threading.RLock()  # while a model is traced its weights are on the meta device
+NUMBER = "_local_scalar_dense"  # what gives the value of a tensor to Python
+SMALL = 2**16  # values of a constant up to which it is computed
+REWRITTEN = "a part of it is written to through a view"
+WORDS = {"native_layer_norm": "layer_norm", "native_group_norm": "group_norm", "native_batch_norm": "batch_norm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What was seen of a model.
+
+    Args:
+        architecture: The network on paper.
+        notes: What its numbers do not show, in sentences.
+        unused: Parameters that nothing reads on the way to an output.
+    """
+
+    architecture: Architecture
+    notes: tuple[str, ...]
+    unused: int
+
+
+def trace(model: nn.Module, input_size: Sequence[int]) -> Trace:
+    """The network that a model computes, in evaluation, for examples of one size; the model stays as it is.
+
+    Args:
+        model: Any module that takes one tensor ``(N, C, *spatial)``, its weights anywhere, the meta device included.
+        input_size: ``(C, *spatial)`` of one example.
+
+    Raises:
+        OptionError: The size is none, the model takes more than one tensor, or does something that needs values.
+        GeometryError: The model fails; the message says where, and what PyTorch says.
+
+    >>> seen = trace(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), (3, 8000, 8000))
+    >>> seen.architecture.shapes()
+    {'input': (3, 8000, 8000), '0': (8, 8000, 8000), '1': (8, 8000, 8000), '2': (8, 4000, 4000)}
+    """
+    shape = whole_numbers(input_size)
+    if shape is None:
+        raise OptionError(
+            f"input_size={input_size!r} must be (channels, *spatial) of one example, as in (3, 224, 224)."
+        )
+    model = getattr(model, "_orig_mod", model)  # of a compiled model
+    _require_one_tensor(model)
+    try:
+        return _traced(model, shape, 2)
+    except GeometryError as error:
+        try:
+            return _traced(model, shape, 1)  # it may insist on a batch of one
+        except StriateError:
+            raise error from None
+
+
+def _traced(model: nn.Module, shape: Shape, batch: int) -> Trace:
+    with LOCK, _Tracer(model, shape, batch).running() as tracer:
+        given = tracer.start()
+        outputs = list(_tensors(model(given)))
+        return _finished(tracer, outputs)
+
+
+def _require_one_tensor(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise OptionError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+        raise OptionError(f"{type(model).__name__} has lazy layers without weights; call the model once before.")
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        entries = list(signature(model.forward).parameters.values())
+    except (TypeError, ValueError):  # compiled code does not say
+        return
+    needed = [e.name for e in entries if e.default is Parameter.empty and e.kind in kinds]
+    needed += [e.name for e in entries if e.default is Parameter.empty and e.kind == Parameter.KEYWORD_ONLY]
+    if len(needed) > 1:
+        raise OptionError(
+            f"{type(model).__name__}.forward needs {len(needed)} arguments ({', '.join(needed)}), but one tensor is "
+            "given; wrap the model in a module that takes one and fills in the others."
+        )
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """All tensors of an output, the first one first."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for entry in output.values():
+            yield from _tensors(entry)
+    elif isinstance(output, list | tuple):
+        for entry in output:
+            yield from _tensors(entry)
+    elif is_dataclass(output):
+        for entry in fields(output):
+            yield from _tensors(getattr(output, entry.name))
+
+
+# -------------------------------------------------------------------------------------------------------- what is seen
+
+
+class _Tracer(TorchDispatchMode):
+    """Sees each operator, and drafts the nodes.
+
+    Args:
+        model: That runs.
+        shape: Of one example.
+        batch: Examples.
+    """
+
+    def __init__(self, model: nn.Module, shape: Shape, batch: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.model, self.batch = model, batch
+        self.names = {module: name for name, module in reversed(list(model.named_modules()))}
+        self.parameters = {id(p): (name, p.numel()) for name, p in model.named_parameters()}
+        self.found: dict[int, Traced] = {id(p): Constant(frozenset([id(p)])) for p in model.parameters()}
+        self.memory = {_memory(p): self.found[id(p)] for p in model.parameters()}
+        self.sharing: dict[int, list[Tensor]] = {}
+        self.parts: dict[int, tuple[Draft, frozenset[int]]] = {}
+        self.overwritten: dict[int, tuple[Value, tuple[str, str]]] = {}
+        self.stack: list[tuple[nn.Module, str]] = []
+        self.quiet = 0
+        self.last: Any = None
+        self.spot = ""
+        self.state = {_memory(t) for t in (*model.parameters(), *model.buffers())}
+        self.doubles: dict[int, tuple[Tensor, Tensor]] = {}
+        self.thread = threading.get_ident()
+        self.first = Draft("input", Input(shape), (), shape)
+        self.sketch = Sketch(self.first, batch, self.place)
+
+    @contextmanager
+    def running(self) -> Iterator[_Tracer]:
+        """A block in which the model is in evaluation mode and all that it does is seen."""
+        flags = [module for module in self.model.modules() if module.training]
+        fast = torch.backends.mha.get_fastpath_enabled()
+        with ExitStack() as after:
+            after.callback(_train, flags)
+            after.callback(torch.backends.mha.set_fastpath_enabled, fast)
+            for module in flags:
+                module.training = False
+            after.callback(self.restore, self.weights())
+            torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator for a whole transformer layer
+            after.callback(modules.register_module_forward_pre_hook(self.enter).remove)
+            after.callback(modules.register_module_forward_hook(self.leave).remove)
+            for context in (torch.no_grad(), self, _Functions(self)):
+                after.enter_context(context)
+            try:
+                yield self
+            except OptionError:
+                raise
+            except Exception as error:
+                raise self.failure(error) from error
+
+    def weights(self) -> list[tuple[dict[str, Any], str, nn.Parameter]]:
+        """Put parameters of the meta device in the place of the model's, which are given back.
+
+        PyTorch does not mind weights elsewhere than its input, but models do.
+        """
+        places = [
+            (module._parameters, name, p)
+            for module in self.model.modules()
+            for name, p in module._parameters.items()
+            if p is not None and p.device.type != "meta"
+        ]
+        for own, name, p in places:
+            own[name] = self.double(p)  # type: ignore[assignment]
+            self.found[id(own[name])] = self.found[id(p)]
+        return places
+
+    @staticmethod
+    def restore(places: Sequence[tuple[dict[str, Any], str, nn.Parameter]]) -> None:
+        """Put the model's parameters back."""
+        for own, name, p in places:
+            own[name] = p
+
+    def start(self) -> Tensor:
+        """The examples."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+        given = torch.empty((self.batch, *self.first.shape), dtype=like.dtype, device="meta")
+        self.bind(given, Value(self.first, plain(self.first.shape, self.batch)))
+        return given
+
+    # ---------------------------------------------------------------------------------------------------------- places
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """A module begins."""
+        if threading.get_ident() != self.thread:
+            return
+        outer = self.stack[-1][1] if self.stack else ""
+        name = self.names.get(module, f"{outer}.{type(module).__name__}".lstrip("."))
+        self.stack.append((module, name))
+        if units.is_unit(module) and args and isinstance(self.of(args[0]), Value):
+            self.quiet += 1
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A module ends."""
+        if threading.get_ident() != self.thread:
+            return
+        if units.is_unit(module) and args and isinstance(self.of(args[0]), Value):
+            self.quiet -= 1
+            if not self.quiet:
+                given = {f"given{k}": entry for k, entry in enumerate(args)}
+                known = [self.of(p) for p in module.parameters()]
+                learned = frozenset[int]().union(*(c.learned for c in known if isinstance(c, Constant)))
+                self.note(type(module).__name__, units.handler(module), given, output, learned, why=units.COSTS)
+        while self.stack and self.stack.pop()[0] is not module:
+            continue
+
+    def place(self, kind: str) -> tuple[str, str]:
+        """Name and source of what is computed now."""
+        kind = WORDS.get(kind, kind).strip("_")
+        if not self.stack:
+            return kind, _caller()
+        module, name = self.stack[-1]
+        own = type(module).__module__.startswith(("torch.nn.", "striate."))
+        inner = [key for key, _ in module.named_children() if key != "parametrizations"]
+        if (own and name and not inner) or units.is_unit(module):
+            return name or kind, f"{name} ({type(module).__name__})".lstrip()
+        return f"{name}.{kind}".lstrip("."), _caller()
+
+    def where(self) -> str:
+        """The module that is at work."""
+        module, name = self.stack[-1] if self.stack else (self.model, "")
+        return f"{name} ({type(module).__name__})".removeprefix(" (").removesuffix(")" if not name else "")
+
+    def failure(self, error: Exception) -> StriateError:
+        """What to tell of a model that fails."""
+        words = str(error).strip().partition("\n")[0] or type(error).__name__
+        if isinstance(error, NotImplementedError) or "fake impl" in words:
+            name = self.last.name() if self.last is not None else "an operator"
+            return OptionError(
+                f"In {self.where()}, {self.spot}: the size of what {name} gives cannot be told from the sizes that it "
+                "is given; for an operator of your own, tell it with torch.library.register_fake."
+            )
+        return GeometryError(f"In {self.where()}, given {written((self.batch, *self.first.shape))}: {words}")
+
+    # ---------------------------------------------------------------------------------------------------------- tensors
+
+    def of(self, tensor: Any) -> Traced:
+        """What a tensor is."""
+        found = self.found.get(id(tensor)) if isinstance(tensor, Tensor) else Constant()
+        if found is not None:
+            return found
+        memory = _memory(tensor)
+        if memory not in self.overwritten:
+            return self.memory.get(memory, Constant())
+        value, origin = self.overwritten[memory]
+        made = self.sketch.opaque("copy", [value], tuple(tensor.shape), REWRITTEN, 0, "", origin)
+        self.bind(tensor, made)
+        return made
+
+    def bind(self, tensor: Tensor, found: Traced) -> None:
+        """Remember what a tensor is, and keep it, so that its id stays its own."""
+        if id(tensor) not in self.found:
+            self.sharing.setdefault(_memory(tensor), []).append(tensor)
+            if isinstance(found, Value) and isinstance(found.draft.operation, Channels):
+                (whole,) = found.draft.inputs
+                self.parts[id(tensor)] = whole, frozenset(found.draft.operation.numbers(whole.shape[0]))
+        self.found[id(tensor)] = found
+
+    def is_apart(self, one: Tensor, other: Tensor) -> bool:
+        """Whether two tensors are different channels of one feature map."""
+        parts = self.parts.get(id(one)), self.parts.get(id(other))
+        return bool(parts[0] and parts[1] and parts[0][0] is parts[1][0] and not parts[0][1] & parts[1][1])
+
+    def write(self, tensor: Tensor, found: Traced) -> None:
+        """Remember what was written to a tensor, and what that makes of all that lie in the same memory."""
+        old = self.of(tensor)
+        self.bind(tensor, found)
+        memory = _memory(tensor)
+        if isinstance(found, Value):
+            self.overwritten[memory] = found, self.place("copy")
+        rewritten: dict[Draft, Draft] = {}
+        if isinstance(old, Value) and isinstance(found, Value) and _same_map(old, found):
+            rewritten[old.draft] = found.draft
+        for other in self.sharing[memory]:
+            before = self.found[id(other)]
+            inputs = [entry for entry in (before, found) if isinstance(entry, Value)]
+            if other is tensor or not inputs or self.is_apart(tensor, other):
+                continue
+            if isinstance(before, Value):
+                if before.draft not in rewritten:
+                    reading = (REWRITTEN,) * len(inputs)
+                    rewritten[before.draft] = self.sketch.node("copy", None, inputs, before.draft.shape, reading)
+                self.found[id(other)] = replace(before, draft=rewritten[before.draft])
+            else:
+                self.found[id(other)] = self.sketch.opaque("copy", inputs, tuple(other.shape), REWRITTEN)
+
+    # -------------------------------------------------------------------------------------------------------- operators
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See an operator."""
+        kwargs = kwargs or {}
+        if func.namespace == "prim":
+            return func(*args, **kwargs)
+        tensors = [entry for entry in _flat((*args, *kwargs.values())) if isinstance(entry, Tensor)]
+        output = self.sized(func, tensors, args, kwargs)
+        if tensors and not self.quiet:
+            self.see(func, args, kwargs, output)
+        return output
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: that would import the compiler at the first operator, which takes longer than the largest model."""
+        return False
+
+    def sized(self, func: Any, tensors: Sequence[Tensor], args: Any, kwargs: dict[str, Any]) -> Any:
+        """The outputs of an operator: their sizes only, but for small constants that the model makes for itself."""
+        if not tensors:
+            return self.made(func, args, kwargs)
+        if all(t.device.type != "meta" for t in tensors):
+            if self.is_harmless(func, tensors):
+                return func(*args, **kwargs)
+        elif func.overloadpacket.__name__ == NUMBER:
+            raise OptionError(self.told(tensors[0]))
+        doubled = {id(t): self.double(t) for t in tensors if t.device.type != "meta"}
+        if "device" in kwargs:
+            kwargs = kwargs | {"device": torch.device("meta")}
+        if doubled:
+            args, kwargs = _mapped(args, doubled), {name: _mapped(entry, doubled) for name, entry in kwargs.items()}
+        shortcut = shortcuts.SIZES.get(func)
+        known = None if shortcut is None else shortcut(*args, **kwargs)
+        try:
+            output = func(*args, **kwargs) if known is None else known
+        except (NotImplementedError, RuntimeError):
+            self.last, self.spot = func, _caller()
+            raise
+        first = next((t for t in tensors if doubled.get(id(t)) is output), None)
+        return output if first is None else first  # what is written in place is the model's own tensor still
+
+    def made(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """A new tensor that depends on none: its values matter where they are few and not random."""
+        asked = kwargs.get("device")
+        if "device" not in {name for name, _, _ in _arguments(func)} or (asked and torch.device(asked).type == "meta"):
+            return func(*args, **kwargs)
+        output = func(*args, **kwargs | {"device": torch.device("meta")})
+        few = isinstance(output, Tensor) and output.numel() <= SMALL
+        random = torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **kwargs | {"device": torch.device("cpu")}) if few and not random else output
+
+    def is_harmless(self, func: Any, tensors: Sequence[Tensor]) -> bool:
+        """Whether an operator may be run: it computes little, changes nothing of the model, and sees no input."""
+        names = _arguments(func)
+        views = func.is_view or func.overloadpacket.__name__ == NUMBER
+        if any(isinstance(self.of(t), Value) for t in tensors) or torch.Tag.nondeterministic_seeded in func.tags:
+            return False
+        if views and not any(writes for _, _, writes in names):
+            return True
+        return all(_memory(t) not in self.state and t.numel() <= SMALL for t in tensors)
+
+    def double(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same size that holds nothing."""
+        if id(tensor) not in self.doubles:
+            if tensor.layout is not torch.strided:
+                empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+            else:
+                empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            if isinstance(tensor, nn.Parameter):
+                empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                self.memory[_memory(empty)] = self.of(tensor)
+            self.doubles[id(tensor)] = tensor, empty
+        return self.doubles[id(tensor)][1]
+
+    def told(self, tensor: Tensor) -> str:
+        """Why the model cannot go on."""
+        place = self.where()
+        return (
+            f"In {place}, {_caller()}: what the model does next depends on the value of a tensor, and tracing knows "
+            "sizes only; let the model decide by sizes, or trace the parts before and behind it."
+        )
+
+    def see(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
+        """Note what an operator makes of what it is given."""
+        names = _arguments(func)
+        given = {name: default for name, default, _ in names}
+        given.update(zip(given, args, strict=False))
+        given.update(kwargs)
+        written = [given[name] for name, _, writes in names if writes and isinstance(given[name], Tensor)]
+        name = func.overloadpacket.__name__
+        if written and name.endswith("_"):
+            name = name.rstrip("_")
+        aten = func.namespace == "aten"
+        handler = HANDLERS.get(name) if aten else None
+        elementwise = aten and (torch.Tag.pointwise in func.tags or name in ACTIVATIONS)
+        if name == "copy" and written:
+            given = {"self": given["src"]}
+            handler = _copied
+        if handler is None and elementwise:
+            handler = pointwise
+        why = "" if elementwise or name in CHEAP else f"nobody has told what {func.namespace}::{name} costs"
+        self.note(name, handler, given, output, written=written, why=why, func=func)
+
+    def note(
+        self,
+        name: str,
+        handler: Any,
+        given: dict[str, Any],
+        output: Any,
+        learned: frozenset[int] = frozenset(),
+        *,
+        written: Sequence[Tensor] = (),
+        why: str = "",
+        func: Any = None,
+    ) -> None:
+        """Draft the node of an operator, and remember what its outputs are."""
+        outputs = [output] if isinstance(output, Tensor) else [t for t in output or () if isinstance(t, Tensor)]
+        call = Call(self.sketch, name, given, tuple(tuple(t.shape) for t in outputs or written), self.of)
+        tensors = call.tensors()
+        known = [self.of(tensor) for tensor in tensors]
+        learned = learned.union(*(entry.learned for entry in known if isinstance(entry, Constant)))
+        values = [entry for entry in known if isinstance(entry, Value)]
+        if name in ("fill", "zero", "uniform", "normal") or not values:
+            found: Sequence[Traced] = [Constant(learned)] * max(len(outputs), 1)
+        else:
+            found = self.drafted(call, handler, values, why, func, tensors, output)
+        if learned and values and self.sketch.drafts[-1].name != "input" and isinstance(found[0], Value):
+            found[0].draft.learned |= learned
+        for tensor, entry in zip(outputs, [*found, *[found[0]] * len(outputs)], strict=False):
+            if not any(tensor is w for w in written) and (isinstance(entry, Value) or entry.learned):
+                self.bind(tensor, entry)
+        for tensor in written:
+            self.write(tensor, found[0])
+
+    def drafted(
+        self, call: Call, handler: Any, values: list[Value], why: str, func: Any, tensors: list[Tensor], output: Any
+    ) -> Sequence[Traced]:
+        """What the outputs are: as its handler says, or else of unknown reads."""
+        reason = f"what {call.name} reads is not known here"
+        if handler is not None:
+            try:
+                found = handler(call)
+                found = list(found) if isinstance(found, Sequence) else [found]
+                fits = all(e.sizes == n for e, n in zip(found, call.outs, strict=False) if isinstance(e, Value))
+                if fits or not isinstance(found[0], Value) or found[0].sizes == call.out:
+                    return [self._marked(call, entry, values) for entry in found]
+            except GeometryError as error:
+                reason = f"{call.name}: {error}"
+            if call.name not in PRODUCTS and func is not None:
+                why = ""
+        macs: int | None = None if why else 0
+        if (known := multiply_adds(call)) is not None:
+            macs, why = known, ""
+        if func is not None and (formula := flop_registry.get(func.overloadpacket)) is not None:
+            macs, why = self._counted(formula, call, output), ""
+        return [self.sketch.opaque(call.name, values, out, reason, macs, why) for out in call.outs[:1]]
+
+    def _counted(self, formula: Any, call: Call, output: Any) -> int:
+        return int(formula(*call.given.values(), out_val=output)) // 2 // self.batch
+
+    def _marked(self, call: Call, found: Traced, values: list[Value]) -> Traced:
+        """A view remembers where it was made."""
+        if not isinstance(found, Value) or all(found.draft is not value.draft for value in values):
+            return found
+        same = any(found.layout == value.layout for value in values)
+        return found if same else replace(found, origin=self.place(call.name))
+
+
+def _train(flags: Sequence[nn.Module]) -> None:
+    for module in flags:
+        module.training = True
+
+
+def _same_map(old: Value, new: Value) -> bool:
+    """Whether each value of a feature map was replaced by one of another, in its place."""
+    return (old.layout, old.draft.shape) == (new.layout, new.draft.shape)
+
+
+def _flat(entries: Any) -> Iterator[Any]:
+    """All entries of lists in lists."""
+    for entry in entries:
+        if isinstance(entry, list | tuple):
+            yield from _flat(entry)
+        else:
+            yield entry
+
+
+def _mapped(entry: Any, others: dict[int, Tensor]) -> Any:
+    """The same with other tensors."""
+    if isinstance(entry, list | tuple):
+        return type(entry)(_mapped(one, others) for one in entry)
+    return others.get(id(entry), entry) if isinstance(entry, Tensor) else entry
+
+
+def _copied(call: Call) -> Traced:
+    """One tensor written over another."""
+    value = call.value("self")
+    return HANDLERS["expand"](call) if value.sizes != call.out else value  # type: ignore[return-value]
+
+
+class _Functions(TorchFunctionMode):
+    """Sees functions that PyTorch takes apart before the dispatcher, but that are one operation on paper."""
+
+    def __init__(self, tracer: _Tracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See a function."""
+        unit = units.FUNCTIONS.get(func)
+        kwargs = kwargs or {}
+        if unit is None or self.tracer.quiet:
+            return func(*args, **kwargs)
+        names, handler = unit
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if not units.wanted(given) or not isinstance(self.tracer.of(given.get(names[0])), Value):
+            return func(*args, **kwargs)
+        self.tracer.quiet += 1
+        try:
+            output = func(*args, **kwargs)
+        finally:
+            self.tracer.quiet -= 1
+        self.tracer.note(func.__name__, handler, given, output, why=units.COSTS)
+        return output
+
+
+@lru_cache(maxsize=1024)
+def _arguments(func: Any) -> list[tuple[str, Any, bool]]:
+    """Name and default of each argument, and whether the operator writes to it."""
+    return [
+        (a.name, a.default_value, a.alias_info is not None and a.alias_info.is_write) for a in func._schema.arguments
+    ]
+
+
+def _memory(tensor: Tensor) -> int:
+    """Which memory a tensor lies in."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+
+
+def _caller() -> str:
+    """File and line of the code that called PyTorch."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((*INSIDE, "<")):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else ""
+
+
+# ------------------------------------------------------------------------------------------------- what comes out of it
+
+
+def _finished(tracer: _Tracer, outputs: Sequence[Tensor]) -> Trace:
+    """The graph without what leads nowhere, each parameter counted once."""
+    values = [found for found in map(tracer.of, outputs) if isinstance(found, Value)]
+    if not values:
+        raise OptionError(
+            f"{type(tracer.model).__name__} gives no tensor that depends on its input; return what it computes."
+        )
+    results = list(dict.fromkeys(_result(tracer.sketch, value) for value in values))
+    alive = _alive(results)
+    drafts = [draft for draft in tracer.sketch.drafts if draft in alive]
+    counted: dict[int, str] = {}
+    shared: dict[tuple[str, ...], list[str]] = {}
+    nodes = tuple(_node(draft, tracer, counted, shared) for draft in drafts)
+    notes = [_again(names, owners) for owners, names in shared.items()]
+    unread = {name: n for key, (name, n) in tracer.parameters.items() if key not in counted}
+    unused = sum(unread.values())
+    if unread:
+        notes.append(f"{unused:,} parameters are never read: {_listed(list(unread))}.")
+    names = tuple(draft.name for draft in results)
+    return Trace(Architecture(nodes, () if names == (nodes[-1].name,) else names), tuple(notes), unused)
+
+
+def _result(sketch: Sketch, value: Value) -> Draft:
+    """The node that an output is: a view of a feature map becomes one, unless it only leaves axes of one entry out."""
+    tidy = [axis for axis in value.layout if axis]
+    channels = value.layout[1] if len(value.layout) > 1 else ()
+    lone = value.draft.shape[0] == 1 and len(value.layout) == len(value.draft.shape)  # its channel axis is squeezed out
+    if (lone or channels == single(0, value.draft.shape[0])) and tidy == [
+        axis for axis in plain(value.draft.shape, sketch.batch) if axis
+    ]:
+        return value.draft
+    try:
+        return sketch.flat(value).draft
+    except GeometryError as error:
+        return sketch.opaque("output", [value], value.sizes, str(error), 0, "").draft
+
+
+def _alive(results: Sequence[Draft]) -> set[Draft]:
+    alive: set[Draft] = set()
+    waiting = list(results)
+    while waiting:
+        draft = waiting.pop()
+        if draft not in alive:
+            alive.add(draft)
+            waiting += draft.inputs
+    return alive
+
+
+def _node(draft: Draft, tracer: _Tracer, counted: dict[int, str], shared: dict[tuple[str, ...], list[str]]) -> Node:
+    """The node of a draft, which learns what no node before it has counted."""
+    again = tuple(sorted({counted[key] for key in draft.learned if key in counted}))
+    learned = sum(tracer.parameters[key][1] for key in draft.learned if key not in counted)
+    counted.update(dict.fromkeys(draft.learned - counted.keys(), draft.name))
+    if again:
+        shared.setdefault(again, []).append(draft.name)
+    operation = draft.operation
+    shapes = [given.shape for given in draft.inputs]
+    if isinstance(operation, Foreign):
+        operation = replace(operation, learned=learned)
+    elif draft.inputs and operation.parameters(*shapes) != learned:
+        operation = relearned(operation, learned)
+    return Node(draft.name, operation, tuple(given.name for given in draft.inputs), source=draft.source)
+
+
+def _again(names: Sequence[str], owners: Sequence[str]) -> str:
+    use = "uses" if len(names) == 1 else "use"
+    return f"{_listed(names)} {use} parameters of {_listed(owners)} again; they are counted there only."
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

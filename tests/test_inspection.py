@@ -1,0 +1,79 @@
+"""The door: texts and torch models alike, and what this machine says of a table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+import striate
+from striate import machine
+from striate.errors import OptionError
+from striate.inspection import describe
+
+TEXT = "INPUT 3x32x32 -> CONV 3x3x8 padding=1 -> RELU -> POOL 2 -> CONV 3x3x16 stride=2 padding=1 -> RELU -> FC 10"
+
+
+def model() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(16 * 8 * 8, 10),
+    )  # fmt: skip
+
+
+def test_a_torch_model_has_the_table_of_its_text() -> None:
+    paper, traced = describe(TEXT), describe(model(), (3, 32, 32))
+    fields = ("output_shape", "parameters", "macs", "flops", "receptive_field", "jump", "offset", "coverage", "unread")
+    for name in fields:
+        assert [getattr(row, name) for row in traced.rows] == [getattr(row, name) for row in paper.rows], name
+    assert traced.totals.parameters == sum(p.numel() for p in model().parameters())
+    assert [row.kind for row in traced.rows[1:3]] == ["CONV3-8 padding=1", "RELU"]
+
+
+def test_a_model_is_left_as_it_was() -> None:
+    net = model().train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    describe(net, (3, 32, 32))
+    assert net.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_what_a_torch_model_needs() -> None:
+    with pytest.raises(OptionError) as caught:
+        describe(model())
+    assert str(caught.value) == (
+        "a torch model needs input_size=(channels, *spatial) of one example, as in (3, 224, 224)."
+    )
+    with pytest.raises(OptionError) as caught:
+        describe(model(), (3, 32, 32), filters=3)
+    assert str(caught.value) == "a torch model has no variables; 'filters' was given. Texts have."
+
+
+def test_the_least_time_is_that_of_the_two_ceilings() -> None:
+    table = describe("INPUT 64x56x56 -> CONV3-64 -> RELU -> FLATTEN -> FC 10", time=True)
+    ceilings = machine.calibrated()
+    for row in table.rows:
+        if row.moved_bytes:
+            assert row.seconds == ceilings.limit(torch.float32, row.macs or 0, row.moved_bytes)[0]
+    assert table["flatten1"].seconds == 0
+    assert table.totals.seconds == sum(row.seconds or 0 for row in table.rows)
+    assert table["conv1"].algorithm in striate.algorithms()
+    assert table["relu1"].algorithm is None
+    assert "time  by" in str(table)
+
+
+def test_a_deep_network_is_described_soon() -> None:
+    """The promise is 0.2 s on a quiet machine; this says only that nothing grows with the square of the depth."""
+    start = time.process_time()
+    assert describe("resnet152").totals.parameters == 60_192_808
+    assert time.process_time() - start < 3
+
+
+def test_a_text_is_described_without_torch() -> None:
+    code = "import sys, striate; striate.describe('resnet18'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

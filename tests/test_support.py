@@ -1,0 +1,88 @@
+"""Support: unions of products, phases on an endless input, and what stays unknown; the laws are in test_analysis."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from striate.geometry import Axis
+from striate.notation import parse
+from striate.relations import Relation
+from striate.support import Field, Support, area
+
+masks = st.integers(0, 63)
+
+
+@settings(deadline=None, max_examples=300)
+@given(products=st.lists(st.tuples(masks, masks, masks), max_size=6))
+def test_the_area_of_a_union_of_products(products: list[tuple[int, int, int]]) -> None:
+    places = {
+        place
+        for one in products
+        for place in itertools.product(*([i for i in range(6) if mask >> i & 1] for mask in one))
+    }
+    assert area(frozenset(products)) == len(places)
+
+
+# A chain, and on an endless input: the size, the jump, what position 0 sees first, the number of phases.
+ENDLESS = [
+    ("CONV3-1", 3, 1, -1, 1),
+    ("CONV3-1 -> CONV3-1 stride=2 padding=1", 5, 2, -2, 1),
+    ("DECONV2-1", 1, Fraction(1, 2), 0, 2),
+    ("DECONV4-1 padding=1", 2, Fraction(1, 2), -1, 2),
+    ("DECONV2-1 -> CONV3-1", 2, Fraction(1, 2), -1, 2),
+    ("DECONV3-1 stride=3 padding=0 -> CONV 3x3x1 stride=2 padding=0", 2, Fraction(2, 3), 0, 3),
+    ("UPSAMPLE 2 mode=linear", 2, Fraction(1, 2), -1, 2),
+    ("POOL -> UPSAMPLE 2", 2, 1, 0, 2),
+    ("POOL -> DECONV2-1 -> POOL", 2, 2, 0, 1),
+]
+
+
+@pytest.mark.parametrize(("text", "size", "jump", "offset", "phases"), ENDLESS)
+def test_what_is_seen_on_an_endless_input(text: str, size: int, jump: Fraction, offset: int, phases: int) -> None:
+    network = parse(f"INPUT 1x36x36 -> {text}")
+    sight = Support(network, network.shapes()).sights[network.nodes[-1].name][0]
+    assert not isinstance(sight, str)
+    field = sight.field
+    assert field is not None
+    assert (field.size, field.jump, field.offset, len(field.spans)) == (size, jump, offset, phases)
+
+
+def test_phases_that_repeat_too_late_are_unknown() -> None:
+    field = Field().through(Relation.window(Axis(2, stride=4095), 8, transposed=True))
+    assert field is not None
+    assert field.through(Relation.window(Axis(2, stride=2), 8)) is not None
+    assert field.through(Relation.window(Axis(2, stride=2), 8, transposed=True)) is None
+
+
+def test_branches_that_advance_differently_are_seen_but_have_no_jump() -> None:
+    network = parse("INPUT 1x8x8 -> SUM[POOL | CROP 2]")
+    sight = Support(network, network.shapes()).sights["sum1"][0]
+    assert not isinstance(sight, str)
+    assert (sight.size, sight.field) == (3, None)
+
+
+def test_a_window_that_skips_positions_covers_less_than_its_box() -> None:
+    network = parse("INPUT 1x32x32 -> [CONV3-1 dilation=2 padding=2]*2 -> SUM[IDENTITY | CONV3-1]")
+    support = Support(network, network.shapes())
+    # 5 of 9 positions on each axis; a window of three over them reads all of eleven.
+    assert support.coverage("conv2") == (25, 81)
+    assert support.coverage("sum1") == (121, 121)
+
+
+def test_the_unread_pixels_of_a_shortcut_are_read_by_its_sibling() -> None:
+    network = parse("INPUT 1x8x8 -> SUM[CONV1-4 stride=2 | CONV3-4 stride=2 padding=1]")
+    support = Support(network, network.shapes())
+    assert (support.unread("conv1"), support.unread("sum1")) == (48, 0)
+
+
+def test_too_many_separate_parts_are_unknown() -> None:
+    branches = " | ".join(f"CROP {n}:{299 - n}x{299 - n}:{n}" for n in range(300))
+    network = parse(f"INPUT 1x300x300 -> CONCAT[{branches}]")
+    support = Support(network, network.shapes())
+    assert support.unread("concat1") == "what it reads has more than 256 separate parts"
+    assert support.coverage("concat1") == "what it reads has more than 256 separate parts"
