@@ -845,3 +845,39 @@ def test_an_8k_picture_is_described() -> None:
     assert table["pool5"].receptive_field == (212, 212)
     assert table["pool5"].coverage == 1.0
     assert table["pool5"].output_shape == (512, 256, 256)
+
+
+# ----------------------------------------------------------------------------- the law: the support of the gradient
+
+# Operations whose gradient, with positive weights, is positive wherever there is a path.
+POSITIVE = [
+    *("CONV3-4 padding=1", "CONV3-4 padding=0", "CONV 2x3x4 stride=2x1 padding=0:1x1", "CONV3-4 dilation=2 padding=2"),
+    *("CONV1-4 stride=2", "DWCONV 3 stride=2 padding=1", "DECONV2-4", "DECONV3-4 stride=2 padding=1", "LOCAL3-4"),
+    *("DECONV2-4 stride=3", "DECONV3-4 dilation=2 stride=2 groups=2", "DECONV3-4 stride=2 padding=1 output_padding=1"),
+    *("UPSAMPLE 2", "UPSAMPLE 2 mode=linear", "UPSAMPLE 3x2 mode=linear align_corners=yes", "RESIZE 5x7 mode=linear"),
+    *("RELU", "BN", "CROP 1", "PAD 1:0x2", "AVGPOOL", "AVGPOOL 3 stride=1 padding=1", "AVGPOOL 2 ceil=yes", "SCALE"),
+    *("SUM[IDENTITY | CONV3-4]", "CONCAT[CONV 1x5x2 | CONV 5x1x2]", "SUM[AVGPOOL 2 -> DECONV2-4 | IDENTITY]"),
+    *("CONCAT[AVGPOOL 3 stride=1 padding=1 | CONV 1x3x2 | CONV3-2 dilation=2]", "ADAPTIVEAVGPOOL 3x4", "FC 4"),
+    *("PRODUCT[IDENTITY | GLOBALAVGPOOL -> CONV1-4]", "PIXELSHUFFLE 2 -> CONV3-4", "TILED3-4 stride=2", "GAUSSPOOL 3"),
+]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    size=st.tuples(st.integers(3, 8), st.integers(3, 8)),
+    parts=st.lists(st.sampled_from(POSITIVE), min_size=1, max_size=3),
+)
+def test_the_table_of_any_graph_is_the_support_of_its_gradient(size: tuple[int, int], parts: list[str]) -> None:
+    text = " -> ".join([f"INPUT 4x{size[0]}x{size[1]}", *parts])
+    try:
+        table = describe(text)
+    except GeometryError:
+        return
+    net = positive(network(text))
+    x = torch.ones(1, 4, *size, dtype=torch.float64, requires_grad=True)
+    outputs = dict(zip((name for name, _ in net.named_children()), outputs_of(net, x), strict=True))
+    for row in table.rows[1:]:
+        output = outputs[row.name]
+        assert tuple(output.shape) == (1, *row.output_shape)
+        places = output.reshape(1, row.output_shape[0], *(row.output_shape[1:] or (1,)))
+        check_graph_row(row, supports(places.sum(1, keepdim=True), x), size)

@@ -1189,3 +1189,15 @@ def test_exports_to_onnx_and_onnx_runtime_agrees(name: str) -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(got), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_context_network_starts_as_the_identity() -> None:
+    """Yu and Koltun 2016, section 3: what comes in goes out, where it is not negative."""
+    net = network("context_net", classes=3, input=(3, 20, 20)).eval()
+    x = torch.rand(2, 3, 20, 20)
+    torch.testing.assert_close(net(x), x)
+
+
+def test_a_scale_starts_where_its_text_says() -> None:
+    net = network("INPUT 2x3x3 -> SCALE start=0.25")
+    torch.testing.assert_close(net(torch.ones(1, 2, 3, 3)), torch.full((1, 2, 3, 3), 0.25))

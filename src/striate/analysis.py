@@ -167,9 +167,9 @@ class Description:
         totals = {entry.name: getattr(self.totals, entry.name) for entry in fields(self.totals)}
         return {"rows": [row.to_dict() for row in self.rows], "totals": totals, "notes": list(self.notes)}
 
-    def cells(self) -> list[dict[str, str]]:
-        """The table as text cells, the totals last."""
-        body = [_cells(row) for row in self.rows]
+    def cells(self, *, wide: bool = False) -> list[dict[str, str]]:
+        """The table as text cells, the totals last; with ``wide`` every column that there is."""
+        body = [_cells(row) | (_wide_cells(row) if wide else {}) for row in self.rows]
         total = dict.fromkeys(body[0], "") | {
             "name": "total",
             "parameters": count_text(self.totals.parameters),
@@ -196,10 +196,14 @@ class Description:
         columns |= {"parameters": "parameters", "multiply-adds": "macs"}
         hints = [{key: row.unknown.get(name, "") for key, name in columns.items()} for row in self.rows]
         notes = [*self.summary(), *self.notes, CONVENTION.replace("\n", " ")]
-        return tables.as_page(title, self.cells(), LEFT, notes, hints, total=True)
+        return tables.as_page(title, self.cells(wide=True), LEFT, notes, hints, total=True)
 
     def __str__(self) -> str:
-        lines = tables.aligned(self.cells(), LEFT, total=True)
+        return self.text()
+
+    def text(self, *, wide: bool = False) -> str:
+        """The table as text; with ``wide`` every column that there is."""
+        lines = tables.aligned(self.cells(wide=wide), LEFT, total=True)
         return "\n".join([*lines, *self.summary(), *self.notes, CONVENTION])
 
     def summary(self) -> list[str]:
@@ -214,7 +218,7 @@ class Description:
         return sentences
 
 
-LEFT = ("name", "layer", "by")
+LEFT = ("name", "layer", "by", "source")
 CONVENTION = (
     "Multiply-adds: convolutions and fully connected layers, one example, padding counted, biases not;\n"
     "FLOPs are twice as many. Memory: float32 outputs of one example while training; ReLU works in place.\n"
@@ -371,6 +375,19 @@ def _cells(row: Row) -> dict[str, str]:
         "read": "unknown" if coverage is None else f"{100 * coverage:.0f}%",
         "unread": count_text(unread),
         **timed,
+    }
+
+
+def _wide_cells(row: Row) -> dict[str, str]:
+    """What the plain table leaves to JSON and CSV."""
+    return {
+        "FLOPs": count_text(row.flops),
+        "FLOPs/byte": "-" if row.intensity is None else f"{row.intensity:.2f}",
+        "endless": "-" if row.endless is None else written(row.endless),
+        "offset": "-" if row.offset is None else ",".join(map(str, row.offset)),
+        "padding": "-" if row.padding_share is None else f"{100 * row.padding_share:.1f}%",
+        "line": str(row.line or ""),
+        "source": row.source,
     }
 
 

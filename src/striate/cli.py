@@ -73,6 +73,7 @@ def describe(
     time: Annotated[
         bool, typer.Option("--time", help="Also the least time on this machine, and who computes.")
     ] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Every column that there is.")] = False,
     csv: Annotated[str | None, typer.Option(help="Write the table to this file as CSV.")] = None,
     html: Annotated[str | None, typer.Option(help="Write the table to this file as a page.")] = None,
     picture: Annotated[str | None, typer.Option(help="Draw the network to this file: PNG or SVG.")] = None,
@@ -105,7 +106,8 @@ def describe(
         files.write(Path(html), found.page().encode())
     if picture:
         _draw(found, picture, sources[0])
-    _show(found.to_dict(), str(found), as_json)
+    one = len(sources) == 1 and hasattr(found, "rows")
+    _show(found.to_dict(), found.text(wide=wide) if one else str(found), as_json)
 
 
 @verb("striate check resnet50 --object-size 64")

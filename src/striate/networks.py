@@ -93,7 +93,7 @@ class Concat(nn.Module):
 
 
 class Scale(nn.Module):
-    """Each channel times a learned number, 1 at first, plus another one, 0 at first.
+    """Each channel times a learned number, ``start`` at first, plus another one, 0 at first.
 
     >>> Scale(3)(torch.ones(1, 3, 2)).shape
     torch.Size([1, 3, 2])
@@ -101,9 +101,9 @@ class Scale(nn.Module):
 
     bias: nn.Parameter | None
 
-    def __init__(self, channels: int, bias: bool = True) -> None:
+    def __init__(self, channels: int, bias: bool = True, start: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
+        self.weight = nn.Parameter(torch.full((channels,), start))
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -351,6 +351,16 @@ def convolution(family: str, operation: Any, shape: Shape, *rest: Any, **more: A
     return sized(family, shape)(shape[0], operation.channels(shape), operation.kernel, *rest, **window, **more)
 
 
+def started(layer: nn.Module, init: str) -> nn.Module:
+    """A convolution whose weights start as its text says."""
+    if init == "identity":
+        with torch.no_grad():
+            nn.init.dirac_(layer.get_parameter("weight"), groups=int(getattr(layer, "groups", 1)))
+            if getattr(layer, "bias", None) is not None:
+                layer.get_parameter("bias").zero_()
+    return layer
+
+
 def pooling(family: str, operation: Any, shape: Shape, *first: Any, **more: Any) -> nn.Module:
     """A layer of a pooling's family, with the options that all of them have."""
     window = options(operation, "stride", "padding", "dilation")
@@ -371,7 +381,7 @@ def scale_of(operation: Any, shape: Shape) -> Shape:
 
 
 MODULES: dict[type[Operation], Maker] = {
-    paper.Conv: lambda o, s: convolution("Conv", o, s, groups=o.groups, padding_mode=o.border),
+    paper.Conv: lambda o, s: started(convolution("Conv", o, s, groups=o.groups, padding_mode=o.border), o.init),
     paper.DepthwiseConv: lambda o, s: convolution("Conv", o, s, groups=s[0], padding_mode=o.border),
     paper.TransposedConv: lambda o, s: convolution(
         "ConvTranspose", o, s, groups=o.groups, output_padding=o.output_padding
@@ -406,7 +416,7 @@ MODULES: dict[type[Operation], Maker] = {
     paper.Sigmoid: lambda o, s: nn.Sigmoid(),
     paper.Softmax: lambda o, s: nn.Softmax(1),
     paper.Dropout: lambda o, s: nn.Dropout(o.p),
-    paper.Scale: lambda o, s: Scale(s[0], o.bias),
+    paper.Scale: lambda o, s: Scale(s[0], o.bias, o.start),
     paper.BatchNorm: lambda o, s: BATCH_NORM[len(s) - 1](s[0], eps=o.eps, affine=o.affine),
     paper.LayerNorm: lambda o, s: LayerNorm(s[0], o.eps),
     paper.GroupNorm: lambda o, s: nn.GroupNorm(o.groups, s[0]),

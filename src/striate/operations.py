@@ -316,11 +316,12 @@ class Dropout(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Scale(Operation):
-    """Each channel times a learned number, plus another one."""
+    """Each channel times a learned number, which is ``start`` at first, plus another one."""
 
     word: ClassVar[str] = "SCALE"
     saves: ClassVar[frozenset[str]] = INPUTS
     bias: bool = True
+    start: float = 1.0
 
     def parameters(self, *shapes: Shape) -> int:
         """A scale per channel, and a shift."""

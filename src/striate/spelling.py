@@ -17,6 +17,7 @@ DIGITS = 9
 CHOICES = {
     "border": ("zeros", "replicate", "reflect", "circular"),
     "mode": ("nearest", "linear"),
+    "init": ("random", "identity"),
 }
 EXAMPLES: dict[str, str] = {"shape": "3x32x32", "kernel": "2", "features": "10", "chosen": "1/2 or 0,2,5", "rows": "1"}
 

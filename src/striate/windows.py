@@ -176,7 +176,10 @@ class PaddedConv(Weighted):
 
 @dataclass(frozen=True, slots=True)
 class Conv(PaddedConv):
-    """Convolution; what a text does not say is 3 wide, stride 1, same padding."""
+    """Convolution; what a text does not say is 3 wide, stride 1, same padding.
+
+    ``init="identity"`` starts it as one: the centre weight of a filter's own channel is 1, all else 0.
+    """
 
     word: ClassVar[str] = "CONV"
     measure: ClassVar[str] = "kernel-filters"
@@ -188,6 +191,7 @@ class Conv(PaddedConv):
     groups: int = 1
     bias: bool = True
     border: str = "zeros"
+    init: str = "random"
 
     def window(self, shape: Shape) -> Geometry:
         """The sliding window over this input."""
