@@ -77,3 +77,20 @@ def test_a_deep_network_is_described_soon() -> None:
 def test_a_text_is_described_without_torch() -> None:
     code = "import sys, striate; striate.describe('resnet18'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_network_whose_layers_were_replaced_is_traced() -> None:
+    net = striate.network("INPUT 3x16x16 -> CONV3-8 -> RELU -> POOL -> FC 10")
+    assert describe(net) == describe("INPUT 3x16x16 -> CONV3-8 -> RELU -> POOL -> FC 10")
+    net.pool1 = nn.AvgPool2d(2, 1)
+    net.fc1 = nn.Linear(8 * 15 * 15, 4)
+    net.forward = lambda x: net.fc1(net.pool1(net.relu1(net.conv1(x))).flatten(1))  # type: ignore[method-assign]
+    table = describe(net)
+    assert table.result.output_shape == (4,)
+    assert table.totals.parameters == sum(p.numel() for p in net.parameters())
+
+
+def test_an_attribute_of_that_name_is_no_architecture() -> None:
+    net = model()
+    net.architecture = "mine"  # type: ignore[assignment]
+    assert describe(net, (3, 32, 32)).totals.parameters == sum(p.numel() for p in net.parameters())

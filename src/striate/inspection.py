@@ -53,6 +53,8 @@ def _on_paper(
     if variables:
         raise OptionError(f"a torch model has no variables; {min(variables)!r} was given. Texts have.")
     if input_size is None:
+        input_size = getattr(network, "input_shape", None) if hasattr(network, "architecture") else None
+    if input_size is None:
         raise OptionError("a torch model needs input_size=(channels, *spatial) of one example, as in (3, 224, 224).")
     from .tracing import trace
 
@@ -61,8 +63,21 @@ def _on_paper(
 
 
 def _is_model(network: Any) -> bool:
-    """Whether it is a torch model that carries no architecture, without importing torch for a text."""
-    return hasattr(network, "state_dict") and hasattr(network, "forward") and not hasattr(network, "architecture")
+    """Whether it is a torch model that has to be traced, without importing torch for a text."""
+    if not (hasattr(network, "state_dict") and hasattr(network, "forward")):
+        return False
+    paper = getattr(network, "architecture", None)
+    return not isinstance(paper, Architecture) or not _is_as_built(network, paper)
+
+
+def _is_as_built(network: Any, paper: Architecture) -> bool:
+    """Whether every layer is still what its text says: layers can be replaced, and then the text is of another model."""
+    import torch
+
+    from .networks import Network
+
+    with torch.device("meta"):
+        return type(network) is Network and repr(network) == repr(Network(paper))
 
 
 def check(
