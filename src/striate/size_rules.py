@@ -132,10 +132,13 @@ def _hole(facts: Facts, node: Node, windows: list[tuple[Node, Masks]], count: in
         f"({percent(count / total)}), and no other layer reads them."
     )
     evidence = {"positions": count, "share": count / total, "stride": max(strides), "extent": max(extents)}
-    fix = (
-        f"a kernel of at least {max(strides)} for {first.name}, or its stride in a layer that has one.",
-        f"a kernel_size of at least {max(strides)}, or the stride in a layer that has one.",
-    )
+    if any(stride > extent for stride, extent in zip(strides, extents, strict=True)):
+        fix = (
+            f"a kernel of at least {max(strides)} for {first.name}, or its stride in a layer that has one.",
+            f"a kernel_size of at least {max(strides)}, or the stride in a layer that has one.",
+        )
+    else:  # the window is wide enough, but its taps stand apart
+        fix = (f"less dilation for {first.name}.", "a smaller dilation.")
     return reported("STR002", first, message, evidence, fix)
 
 
@@ -174,7 +177,7 @@ def padding(facts: Facts) -> Iterator[Finding]:
 
 def _live_taps(axis: Axis, size: int) -> int:
     """Taps that meet a real input at some output."""
-    if axis.extent <= size or axis.kernel > MOST_TAPS:
+    if axis.kernel > MOST_TAPS:
         return axis.kernel
     spans = (tap_slices(axis, size, tap)[0] for tap in range(axis.kernel))
     return sum(span.stop > span.start for span in spans)
@@ -188,8 +191,10 @@ def _dead_taps(facts: Facts, node: Node, dead: int, taps: int, live: tuple[int, 
         f"{lost:,} of its {weights:,} weights never learn."
     )
     evidence = {"dead_taps": dead, "taps": taps, "dead_weights": lost, "dead_share": dead / taps, "size": shape[1:]}
-    smaller = written(live)
-    return reported("STR003", node, message, evidence, (f"kernel={smaller} on {node.name}.", f"kernel_size={live}"))
+    fix = (f"kernel={written(live)} on {node.name}.", f"kernel_size={live}")
+    if 0 in live:  # no kernel would do
+        fix = (f"less padding, stride or dilation for {node.name}.", "less padding, stride or dilation.")
+    return reported("STR003", node, message, evidence, fix)
 
 
 # ----------------------------------------------------------------------------------------------- STR005: unfit sizes
