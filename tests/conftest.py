@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -19,8 +20,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LONGEST = ("test_the_laws_hold_in_the_interpreter", "test_a_killed_run_can_be_resumed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests begin first, so that no core waits for one of them at the end."""
+# Of the cases of these tests, which take seconds each, ``make test`` takes every third, and ``make prove`` all.
+SAMPLED = {
+    ("test_graphs.py", "test_exports_to_onnx_and_onnx_runtime_agrees"),
+    ("test_graphs.py", "test_compiles_in_one_graph_with_gradients_and_serves_another_batch"),
+    ("test_acceleration.py", "test_compiles_whole"),
+    ("test_zoo.py", "test_outputs_are_those_of_an_independent_network"),
+    ("test_tracing.py", "test_published_networks_cost_what_pytorch_counts"),
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no core waits for one of them at the end; of some, a part is taken."""
+    if not os.environ.get("STRIATE_PROVE"):
+        seen: Counter[tuple[str, str]] = Counter()
+        left = []
+        for item in items:
+            key = (item.path.name, getattr(item, "originalname", item.name))
+            seen[key] += 1
+            if key in SAMPLED and seen[key] % 3 != 1:
+                left.append(item)
+        if len(left) < len(items) and not any("[" in argument for argument in config.args):
+            config.hook.pytest_deselected(items=left)
+            items[:] = [item for item in items if item not in set(left)]
     items.sort(key=lambda item: item.name not in LONGEST)
 
 

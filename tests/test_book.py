@@ -27,13 +27,13 @@ PACKAGE = ROOT / "src" / "striate"
 BOOK = [
     *("errors", "files", "padding", "geometry", "taps", "relations", "gradients", "receptive_field", "cost"),  # I
     *("windows", "operations", "spelling", "architecture", "notation", "zoo"),  # II   the network on paper
-    *("support", "memory", "tables", "analysis", "comparison"),
+    *("kinship", "support", "memory", "tables", "analysis", "comparison"),
     *("findings", "facts", "size_rules", "field_rules", "structure_rules", "lint"),
     *("graphs", "borders", "unfolding", "matrices", "policy"),  # III  computing
     *("computing", "wisdom", "machine", "estimates", "progress", "races", "planning", "trilinear", "convolution"),
     *("reductions", "pooling", "adaptive", "normalization"),
     *("layers", "pooling_layers", "lazy_layers", "channels", "rotation", "blocks", "nn"),  # IV   networks
-    *("networks", "factors", "rearranging", "drafting", "aten", "aten_windows", "aten_products", "units", "shortcuts"),
+    *("networks", "factors", "rearranging", "drafting", "aten", "aten_windows", "aten_products", "shortcuts", "units"),
     *("tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
     *("images", "datasets", "metrics", "options", "checkpoint", "loading", "prediction", "training"),  # V    data
@@ -204,6 +204,7 @@ TESTED_ELSEWHERE = {
     ),
     **dict.fromkeys(("factors", "rearranging", "drafting", "aten", "aten_windows", "aten_products"), "test_tracing"),
     **dict.fromkeys(("units", "shortcuts"), "test_tracing"),
+    "kinship": "test_support",
     "windows": "test_operations",
     "spelling": "test_notation",
 }

@@ -146,13 +146,18 @@ def test_describe_binds_and_sweeps_names(striate_: Any) -> None:
     assert (code, out) == (0, f"{striate.sweep(text, choices)}\n")
 
 
+def test_describe_takes_the_input_as_a_name(striate_: Any) -> None:
+    code, out, _ = striate_("describe", "INPUT -> CONV3-8 -> FC 3", "input=1x9x9")
+    assert (code, out) == (0, f"{striate.describe('INPUT 1x9x9 -> CONV3-8 -> FC 3')}\n")
+
+
 def test_describe_writes_files(striate_: Any, tmp_path: Path) -> None:
     paths = {kind: tmp_path / f"table.{kind}" for kind in ("csv", "html", "png", "svg")}
     code, _, _ = striate_("describe", "lenet5", "--csv", str(paths["csv"]), "--html", str(paths["html"]))
     table = striate.describe("lenet5")
     assert code == 0
     assert paths["csv"].read_bytes().decode() == table.csv()
-    assert paths["html"].read_text(encoding="utf-8") == table.page()
+    assert paths["html"].read_text(encoding="utf-8") == table.page("lenet5")
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<")):
         code, _, _ = striate_("describe", "lenet5", "--picture", str(paths[kind]))
         assert code == 0

@@ -84,7 +84,7 @@ def test_a_network_whose_layers_were_replaced_is_traced() -> None:
     assert describe(net) == describe("INPUT 3x16x16 -> CONV3-8 -> RELU -> POOL -> FC 10")
     net.pool1 = nn.AvgPool2d(2, 1)
     net.fc1 = nn.Linear(8 * 15 * 15, 4)
-    net.forward = lambda x: net.fc1(net.pool1(net.relu1(net.conv1(x))).flatten(1))  # type: ignore[method-assign]
+    net.forward = lambda x: net.fc1(net.pool1(net.relu1(net.conv1(x))).flatten(1))  # type: ignore[method-assign, operator]
     table = describe(net)
     assert table.result.output_shape == (4,)
     assert table.totals.parameters == sum(p.numel() for p in net.parameters())

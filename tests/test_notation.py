@@ -468,7 +468,7 @@ def test_a_variable_is_a_whole_number() -> None:
 
 
 def test_comments_rule_findings_out() -> None:
-    text = "INPUT\n-> CONV3-8 # striate: ignore[str001, STR7]\n-> FC 3 # striate: ignore"
+    text = "INPUT # Striate: Ignore []\n-> CONV3-8 # striate: ignore [str001, STR7]\n-> FC 3 # striate: ignore"
     assert [sorted(node.ignored) for node in parse(text)] == [[], ["STR001", "STR7"], ["all"]]
 
 
@@ -494,6 +494,7 @@ AFTER_WORD = "'->' or a size such as 3x3x64 or an option such as stride=2 or the
 AFTER_SIZE = "'->' or an option such as stride=2 or the end"
 ROWS = "expected a number, before:after, one of these for each axis (1x2), or valid, same, same_lower, full, causal."
 
+MADE_UP = "(names that a text makes up for blocks have letters and _ only)"
 NOTHING_READS = "nothing reads conv1; join it with SUM, PRODUCT or CONCAT, or AUX[...]."
 WHICH_POOL = "UNPOOL needs the max pooling that it undoes, as in UNPOOL of=pool1."
 MESSAGES = [
@@ -611,7 +612,11 @@ MESSAGES = [
     ("let A(f) = FC f INPUT -> A(1, g=2)", 1, 31, "A is written A(f); it has no place for 'g=2'."),
     ("let A(f) = FC f INPUT -> A(1, f=2)", 1, 31, "f is given twice."),
     ("let A(f) = FC f INPUT -> A 3", 1, 28, "A is a block, written A(f)."),
-    ("let A = B let B = A INPUT -> A", 1, 19, "brackets and blocks stand inside each other at most 50 deep."),
+    ("let A = B let B = A INPUT -> A", 1, 19, "A uses itself."),
+    ("let A = A -> RELU INPUT -> A", 1, 9, "A uses itself."),
+    ("let A2 = RELU INPUT -> A", 1, 6, f"found '2', expected '=' or parameters in parentheses {MADE_UP}."),
+    ("INPUT 1x8x8 -> UNPOOL of=pool1", 1, 16, "nothing is called pool1; UNPOOL undoes a max pooling above it."),
+    ("INPUT " + "x".join("2" * 18), 1, 7, "an input has at most 16 axes, this one 17."),
     ("INPUT 1x8x8 -> UNPOOL", 1, 16, WHICH_POOL),
     (
         "INPUT 1x8x8 -> AVGPOOL -> UNPOOL of=avgpool1",
@@ -745,6 +750,9 @@ HOSTILE = [
     pytest.param("INPUT -> CONV3-{" + "(" * 5000 + "9" + ")" * 5000 + "}", id="deep parentheses"),
     pytest.param("INPUT 1x1x1" + " -> RELU" * 1_300_000, id="10 MB of text"),
     pytest.param("INPUT -> SUM[" * 100_000, id="joins that stay open"),
+    pytest.param("INPUT 3x8x8 -> RELO " + "#" * 190_000, id="a comment of nothing"),
+    pytest.param("let B(f) = FC f INPUT -> B(" + "1," * 90_000 + "1)", id="90,000 arguments"),
+    pytest.param("INPUT -> " + "[" * 60_000 + "RELU" + "]" * 60_000, id="60,000 brackets"),
     pytest.param("INPUT -> " + " -> ".join(["[FC]*9999"] * 5000), id="many large blocks"),
     pytest.param("INPUT -> [FC]*" + "9" * 5000, id="repeated a number of 5,000 digits"),
     pytest.param("INPUT -> FC " + "9" * 5000, id="a number of 5,000 digits"),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from striate.analysis import describe
 from striate.geometry import Axis
 from striate.notation import parse
 from striate.relations import Relation
@@ -86,3 +87,32 @@ def test_too_many_separate_parts_are_unknown() -> None:
     support = Support(network, network.shapes())
     assert support.unread("concat1") == "what it reads has more than 256 separate parts"
     assert support.coverage("concat1") == "what it reads has more than 256 separate parts"
+
+
+# A map whose channels differ, a selection, and whether what it reads is still known.
+SELECTIONS = [
+    ("CONCAT[CONV3-4 | CONV7-4] -> CHANNELS 1/2", False),
+    ("CONCAT[CONV3-4 | CONV7-4] -> SHUFFLE 2 -> CHANNELS 1/2", True),
+    ("CONCAT[CONV3-4 | CONV7-4] -> CHANNELS 0,7", True),
+    ("CONCAT[CONV3-4 | CONV7-4] -> DWCONV 3 -> BN -> RELU -> CHANNELS 1/2", False),
+    ("CONCAT[CONV3-4 | CONV7-4] -> CONV1-4 -> CHANNELS 1/2", True),
+    ("CONCAT[CONV3-4 | CONV7-4] -> CONV1-4 groups=2 -> CHANNELS 1/2", False),
+    ("CONCAT[CONV3-4 | CONV7-4] -> SUM[CONV1-8 | IDENTITY] -> CHANNELS 1/2", False),
+    ("CONV3-4 -> CHANNELS 1/2", True),
+    ("PIXELUNSHUFFLE 2 -> CHANNELS 1/4", False),
+    ("PIXELUNSHUFFLE 2 -> DWCONV 3 -> PIXELSHUFFLE 2", False),
+    ("PIXELUNSHUFFLE 2 -> CONV3-8 -> PIXELSHUFFLE 2", True),
+    ("CONCAT[CONV3-4 | CONV7-4] -> GN 2 -> CHANNELS 1/2", False),
+    ("CONCAT[CONV3-4 | CONV7-4] -> LN -> CHANNELS 1/2", True),
+    ("CONCAT[CONV3-4 | CONV7-4] -> MAXOUT 2 -> CHANNELS 1/2", False),
+]
+
+
+@pytest.mark.parametrize(("text", "known"), SELECTIONS, ids=[text for text, _ in SELECTIONS])
+def test_a_selection_of_channels_is_known_where_it_meets_every_kind(text: str, known: bool) -> None:
+    row = describe(f"INPUT 2x16x16 -> {text}").rows[-1]
+    assert (row.receptive_field is not None) == known
+    assert (row.coverage is not None) == (row.unread is not None) == known
+    if not known:
+        last = row.name
+        assert row.unknown["receptive_field"].startswith(f"in {last} it selects channels of a map")

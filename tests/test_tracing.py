@@ -246,8 +246,6 @@ def function(draw: Any, kind: str, channels: int, size: tuple[int, ...]) -> Call
             return lambda x: x + x.mean(axis, keepdim=True)
         case "flip":
             return lambda x: x.flip(axis)
-        case "roll":
-            return lambda x: x.roll(1, axis)
         case "half":
             return lambda x: sum(x.chunk(2, 1)[:2])  # one of them alone may hide where a branch comes from
         case "repeat":
@@ -267,7 +265,7 @@ def function(draw: Any, kind: str, channels: int, size: tuple[int, ...]) -> Call
 
 
 LAYERS = ("conv", "conv", "transposed", "mean", "adaptive", "norm", "nearest", "linear", "relu", "softsign", "silu")
-FUNCTIONS = ("shuffle", "crop", "every other", "pad", "reflect", "gate", "rows", "flip", "roll", "half", "repeat",
+FUNCTIONS = ("shuffle", "crop", "every other", "pad", "reflect", "gate", "rows", "flip", "half", "repeat",
              "last", "tokens", "along", "frames")  # fmt: skip
 JOINS = ("add", "multiply", "cat", "stack")
 
@@ -736,7 +734,8 @@ SINGLE: list[tuple[Any, tuple[int, ...], list[str]]] = [
     (nn.GELU(), (2, 3, 3), ["GELU"]),
     (nn.SiLU(inplace=True), (2, 3, 3), ["SILU"]),
     (nn.Tanh(), (2, 3, 3), ["TANH"]),
-    (nn.Dropout(0.5), (2, 3, 3), []),
+    (nn.Dropout(0.5), (2, 3, 3), ["DROPOUT"]),
+    (nn.Dropout(0.0), (2, 3, 3), []),
     (nn.Identity(), (2, 3, 3), []),
     (nn.LocalResponseNorm(3), (4, 3, 3), ["LRN"]),
     (nn.LPPool2d(2, 2), (2, 4, 4), ["LPPOOL"]),
@@ -879,11 +878,26 @@ def told(model: nn.Module, shape: Any, kind: type[Exception]) -> str:
 def test_the_model_that_fails_says_where() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(5, 4, 3))
     assert told(model, (3, 8, 8), GeometryError) == (
-        "In 2 (Conv2d), given 2x3x8x8: weights of shape (4, 5, 3, 3) take 5 channels, but there are 4."
+        "In 2 (Conv2d), given 3x8x8: weights of shape (4, 5, 3, 3) take 5 channels, but there are 4."
     )
     assert told(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), (3, 2, 2), GeometryError) == (
-        "In 1 (Linear), given 2x3x2x2: a and b must have same reduction dim, but got [2, 12] X [5, 2]."
+        "In 1 (Linear), given 3x2x2: a and b must have same reduction dim, but got [1, 12] X [5, 2]."
     )
+
+
+def test_the_root_that_fails_says_in_which_line() -> None:
+    words = told(Does(lambda m, x: torch.cat([x, m.conv(x)], 1), conv=nn.Conv2d(3, 3, 3)), (3, 33, 47), GeometryError)
+    assert words.startswith("In Does, test_tracing.py:")
+    assert ", given 3x33x47: Sizes of tensors must match" in words
+
+
+def test_what_one_example_does_and_two_do_not() -> None:
+    model = Does(lambda m, x: m.one(x) if len(x.shape) == x.shape[0] + 3 else m.two(x),
+                 one=nn.Conv2d(3, 3, 1), two=nn.Conv2d(3, 3, 3))  # fmt: skip
+    words = told(model, (3, 8, 8), OptionError)
+    assert words.startswith("In two, test_tracing.py:")
+    same = Does(lambda m, x: m.conv(x).reshape(x.shape[0], -1), conv=nn.Conv2d(3, 2, 3))
+    assert kinds(trace(same, (3, 8, 8))) == ["CONV", "FLATTEN"]
 
 
 def test_sizes_that_are_none() -> None:
@@ -1069,3 +1083,122 @@ def test_frames_stand_with_the_batch() -> None:
 
     found = check(Does(forward, conv=nn.Conv2d(2, 3, 3, padding=1)), (2, 3, 4, 5))
     assert found.architecture["conv"].operation == ops.Conv((1, 3, 3), 3, padding=(0, 1, 1))
+
+
+# --------------------------------------------------------------------------------------------- examples and recurrence
+
+
+def readings(found: Trace, kind: str) -> list[Any]:
+    """Of the only node of a kind."""
+    (node,) = [n for n in found.architecture if isinstance(n.operation, Foreign) and n.operation.kind == kind]
+    return list(node.operation.reading) if isinstance(node.operation, Foreign) else []
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "out"),
+    [
+        (lambda m, x: torch.fft.rfft(x.permute(2, 0, 1)), (8, 7), (7, 5)),
+        (lambda m, x: torch.fft.rfft(x), (6, 8), (6, 5)),
+        (lambda m, x: torch.fft.rfft(x.permute(1, 0)), (8,), (8, 1)),
+        (lambda m, x: torch.stft(x[:, 0], 16, window=m.window, return_complex=True).abs(), (1, 256), (9, 65)),
+        (lambda m, x: torch.stft(x[:, 0], 16, window=m.plain, return_complex=True).abs(), (1, 256), (9, 65)),
+        (lambda m, x: m.encoder(x.permute(2, 0, 1)), (8, 7), (7, 8)),
+        (lambda m, x: m.lstm(x.permute(2, 0, 1))[0], (8, 7), (7, 4)),
+    ],
+)
+def test_the_examples_are_no_axis_of_one(function: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> None:
+    model = Does(function, lstm=nn.LSTM(8, 4), encoder=nn.TransformerEncoderLayer(8, 2))
+    model.register_buffer("window", torch.hann_window(16))
+    model.plain = torch.hann_window(16)
+    if len(shape) == 1:
+        assert trace(model, shape).architecture.shapes()
+        return
+    assert list(trace(model, shape).architecture.shapes().values())[-1] == out
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_is_one_node(kind: Any, both: bool) -> None:
+    layer = kind(8, 16, 2, batch_first=True, bidirectional=both)
+    found = trace(Does(lambda m, x: m.layer(x.transpose(1, 2))[0], layer=layer), (8, 6))
+    assert parameters(found) == sum(p.numel() for p in layer.parameters())
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(layer).to("meta")(torch.empty(1, 6, 8, device="meta"))
+    assert macs(found) == counter.get_total_flops() / 2
+    (reading,) = readings(found, kind.__name__)
+    if both:
+        assert reading == ((None, striate.relations.Relation.everything(6)),)
+    else:
+        assert reading == "a recurrent layer reads all steps before its own"
+
+
+def test_a_recurrent_layer_of_six_steps_and_its_states() -> None:
+    model = nn.LSTM(3, 4, batch_first=True)
+    assert macs(trace(Does(lambda m, x: m.layer(x.transpose(1, 2))[0], layer=model), (3, 6))) == 672
+    shapes = trace(nn.LSTM(8, 16, batch_first=True), (6, 8)).architecture
+    assert [shapes.shapes()[name] for name in shapes.outputs] == [(6, 16), (1, 16), (1, 16)]
+    last = trace(Does(lambda m, x: m.layer(x.transpose(1, 2))[1][0][-1], layer=model), (3, 6))
+    assert parameters(last) == sum(p.numel() for p in model.parameters())
+    assert last.architecture.shapes()[last.architecture.nodes[-1].name] == (4,)
+
+
+def test_cells_are_nodes() -> None:
+    for layer, gates in ((nn.LSTMCell(8, 8), 4), (nn.GRUCell(8, 8), 3), (nn.RNNCell(8, 8), 1)):
+        found = trace(Does(lambda m, x: m.layer(x, m.layer(x)), layer=layer), (8,))
+        assert macs(found) == 2 * gates * 8 * 16
+        assert parameters(found) == sum(p.numel() for p in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: torch.einsum("bchw,bcwv->bchv", m.conv(x), m.conv(x)),
+        lambda m, x: m.conv(x).transpose(2, 3) @ m.conv(x),
+    ],
+)
+def test_positions_of_the_second_factor_of_a_product_are_not_claimed(function: Any) -> None:
+    found = trace(Does(function, conv=nn.Conv2d(3, 3, 3, padding=1)), (3, 8, 8)).architecture
+    assert isinstance(found.nodes[-1].operation, Foreign)
+    assert isinstance(found.nodes[-1].operation.reading[0], str)
+
+
+def test_dropout_has_a_node_and_its_input_keeps_its_own() -> None:
+    found = trace(Does(lambda m, x: x + F.dropout(x, 0.2, m.training)), (3, 4, 4))
+    assert [node.inputs for node in found.architecture] == [(), ("input",), ("input", "dropout")]
+    assert found.architecture.nodes[1].operation == ops.Dropout(0.2)
+    for layer in (nn.Dropout2d(0.3), nn.AlphaDropout(0.3), nn.Dropout(0.3, inplace=True)):
+        assert kinds(trace(nn.Sequential(nn.Conv2d(3, 3, 1), layer), (3, 4, 4))) == ["CONV", "DROPOUT"]
+    assert kinds(trace(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout(0)), (3, 4, 4))) == ["CONV"]
+
+
+def test_only_a_relu_in_place_is_in_place() -> None:
+    for inplace in (True, False):
+        found = trace(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(inplace=inplace)), (3, 4, 4))
+        assert kinds(found) == ["CONV", "RELU"]
+        assert found.architecture.nodes[-1].operation.in_place == inplace
+
+
+def test_parameters_unlike_their_word_are_marked() -> None:
+    shared = nn.Conv2d(3, 3, 1)
+    found = trace(nn.Sequential(shared, shared), (3, 4, 4)).architecture
+    assert [hasattr(node.operation, "foreign_note") for node in found] == [False, False, True]
+    fixed = trace(nn.BatchNorm2d(3, affine=False), (3, 4, 4)).architecture.nodes[-1].operation
+    assert fixed == ops.BatchNorm(affine=False)
+
+
+def test_rolled_positions_are_not_beside_each_other() -> None:
+    assert isinstance(readings(trace(Does(lambda m, x: x.roll(1, 2)), (3, 4, 4)), "roll")[0], str)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.AdaptiveAvgPool1d(999983), (1, 1000003)),
+        (nn.Upsample(size=10**6 + 3, mode="linear"), (1, 10**6)),
+        (nn.ConvTranspose1d(1, 1, 1, stride=10**7), (1, 100)),
+    ],
+)
+def test_long_axes_take_no_time(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    start = time.perf_counter()
+    trace(layer, shape)
+    assert time.perf_counter() - start < 5

@@ -61,7 +61,7 @@ class Row:
     macs: int | None
     flops: int | None
     activation_bytes: int
-    saved_bytes: int
+    saved_bytes: int | None
     moved_bytes: int | None
     receptive_field: tuple[int, ...] | None
     endless: tuple[int, ...] | None
@@ -136,7 +136,7 @@ class Totals:
     macs: int | None
     flops: int | None
     activation_bytes: int
-    saved_bytes: int
+    saved_bytes: int | None
     inference_bytes: int | None
     training_bytes: int | None
     seconds: float | None = None
@@ -175,7 +175,7 @@ class Description:
             "parameters": count_text(self.totals.parameters),
             "multiply-adds": count_text(self.totals.macs),
             "memory": bytes_text(self.totals.activation_bytes),
-            "saved": bytes_text(self.totals.saved_bytes),
+            "saved": "unknown" if self.totals.saved_bytes is None else bytes_text(self.totals.saved_bytes),
         }
         if self.totals.seconds is not None:
             total["time"] = seconds_text(self.totals.seconds)
@@ -210,11 +210,11 @@ class Description:
         """What the network needs, in sentences."""
         totals = self.totals
         sentences = [f"Unknown: {name}, because {why}." for name, why in totals.unknown.items()]
-        if totals.inference_bytes is not None and totals.training_bytes is not None:
-            sentences.append(
-                f"Peak memory for one example: {bytes_text(totals.inference_bytes)} to predict, "
-                f"{bytes_text(totals.training_bytes)} to train (weights, their gradients, feature maps)."
-            )
+        needs = {"predict": totals.inference_bytes, "train": totals.training_bytes}
+        known = ", ".join(f"{bytes_text(count)} to {what}" for what, count in needs.items() if count is not None)
+        if known:
+            counted = "weights, their gradients, feature maps" if totals.training_bytes is not None else "weights, maps"
+            sentences.append(f"Peak memory for one example: {known} ({counted}).")
         return sentences
 
 
@@ -278,7 +278,7 @@ def analyse(architecture: Architecture, notes: tuple[str, ...] = ()) -> Descript
     return Description(rows, _totals(rows, needs.inference, needs.training), notes, architecture)
 
 
-def _row(node: Node, given: Sequence[Shape], support: Support, made: int, saved: int) -> Row:
+def _row(node: Node, given: Sequence[Shape], support: Support, made: int, saved: int | None) -> Row:
     operation, shape = node.operation, support.shapes[node.name]
     with placed(node, given):
         parameters = operation.parameters(*given) if given else 0
@@ -286,6 +286,8 @@ def _row(node: Node, given: Sequence[Shape], support: Support, made: int, saved:
     unknown: dict[str, str] = {}
     if macs is None:
         unknown |= dict.fromkeys(("macs", "flops"), operation.unknown)
+    if saved is None:
+        unknown["saved_bytes"] = f"what {text(operation)} keeps for its backward pass is not known"
     moved = None if parameters is None else BYTES * (sum(map(prod, given)) + parameters + prod(shape))
     moved = 0 if is_view(node) or not given else moved
     seen, reasons = _seen(support.sights[node.name], shape)
@@ -341,20 +343,23 @@ def _padding_share(operation: Operation, given: Sequence[Shape]) -> float | None
     return 1 - real / total
 
 
-def _totals(rows: Sequence[Row], inference: int, training: int) -> Totals:
-    unknown = {}
+def _totals(rows: Sequence[Row], inference: int, training: int | None) -> Totals:
+    unknown: dict[str, str] = {}
     sums: dict[str, int | None] = {}
-    for name in ("parameters", "macs", "flops"):
+    for name in ("parameters", "macs", "flops", "saved_bytes"):
         values = [getattr(row, name) for row in rows]
         if None in values:
             row = rows[values.index(None)]
             unknown[name] = f"in {row.name} {row.unknown_costs.get(name, 'it is unknown')}"
         sums[name] = None if None in values else sum(values)
+    if training is None:
+        unknown["training_bytes"] = unknown["saved_bytes"]
     weights = None if sums["parameters"] is None else BYTES * sums["parameters"]
     return Totals(
         sums["parameters"], sums["macs"], sums["flops"],
-        sum(row.activation_bytes for row in rows), sum(row.saved_bytes for row in rows),
-        None if weights is None else weights + inference, None if weights is None else 2 * weights + training,
+        sum(row.activation_bytes for row in rows), sums["saved_bytes"],
+        None if weights is None else weights + inference,
+        None if weights is None or training is None else 2 * weights + training,
         unknown=unknown,
     )  # fmt: skip
 
@@ -369,7 +374,7 @@ def _cells(row: Row) -> dict[str, str]:
         "parameters": count_text(row.parameters),
         "multiply-adds": count_text(row.macs),
         "memory": bytes_text(row.activation_bytes),
-        "saved": bytes_text(row.saved_bytes),
+        "saved": "unknown" if row.saved_bytes is None else bytes_text(row.saved_bytes),
         "sees": "unknown" if row.receptive_field is None else written(row.receptive_field),
         "jump": "-" if row.jump is None else written(row.jump),
         "read": "unknown" if coverage is None else f"{100 * coverage:.0f}%",

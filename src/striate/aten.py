@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .drafting import Constant, Sketch, Traced, Value
+from .drafting import Constant, KeptReLU, Sketch, Traced, Value
 from .errors import GeometryError
 from .factors import REPEAT, single, size_of, viewed
 from .operations import (
@@ -47,6 +47,7 @@ class Call:
         outs: Sizes of its outputs.
         traced: What a tensor is.
         pointwise: Whether PyTorch says that it works on single values.
+        in_place: Whether it overwrites its input.
     """
 
     sketch: Sketch
@@ -55,6 +56,7 @@ class Call:
     outs: tuple[Shape, ...]
     traced: Callable[[Tensor], Traced]
     pointwise: bool = False
+    in_place: bool = False
 
     def __getitem__(self, name: str) -> Any:
         return self.given.get(name)
@@ -257,6 +259,8 @@ def pointwise(call: Call) -> Traced:
         return result
     maker = ACTIVATIONS.get(call.name)
     operation = maker(call) if maker and len(tensors) == 1 else _scale(call, result, tensors)
+    if isinstance(operation, ReLU) and not call.in_place:
+        operation = KeptReLU()
     return call.sketch.pointwise(call.name, operation, result)
 
 

@@ -190,7 +190,7 @@ def _batch_norm(call: Call) -> Sequence[Traced]:
         return [call.sketch.mixed("instance_norm", make, value, others)]
     if value.layout[1] != single(0, value.draft.shape[0]):
         value = call.sketch.flat(value)
-    return [call.sketch.pointwise("batch_norm", BatchNorm(eps), value)]
+    return [call.sketch.pointwise("batch_norm", BatchNorm(eps, affine=call["weight"] is not None), value)]
 
 
 @handles("native_group_norm")

@@ -9,7 +9,7 @@ from math import floor, prod
 from typing import Any
 
 from .aten import Call, handles
-from .drafting import Sketch, Traced, Value
+from .drafting import LONGEST_PERIOD, Sketch, Traced, Value
 from .errors import GeometryError
 from .factors import single, viewed
 from .geometry import Geometry
@@ -203,8 +203,11 @@ def _resized(call: Call, mode: str | None, corners: bool, relate: Callable[[int,
         axis = (place or 0) + 1
         new[axis] = m
         steps[axis] = 1 / Fraction(scale) if scale and not corners else Fraction(shape[axis], m)
-    relations = [Relation.identity(n) if n == m and step == 1 else relate(n, m, step)
-                 for n, m, step in zip(shape[1:], new[1:], steps[1:], strict=True)]  # fmt: skip
+    reading: Reading | str = "its reads repeat too late to be written down"
+    if all(min(step.denominator, m) <= LONGEST_PERIOD for step, m in zip(steps, new, strict=True)):
+        reading = tuple(enumerate(
+            Relation.identity(n) if n == m and step == 1 else relate(n, m, step)
+            for n, m, step in zip(shape[1:], new[1:], steps[1:], strict=True)))  # fmt: skip
     usual = all(step == Fraction(n, m) for n, m, step in zip(shape[1:], new[1:], steps[1:], strict=True))
     whole = all(m % n == 0 for n, m in zip(shape[1:], new[1:], strict=True))
     operation: Operation | None = None
@@ -214,7 +217,6 @@ def _resized(call: Call, mode: str | None, corners: bool, relate: Callable[[int,
         operation = (
             Upsample(scale=squashed(scales), **settings) if whole else Resize(size=squashed(new[1:]), **settings)
         )
-    reading = tuple(enumerate(relations))
     draft = call.sketch.node(call.name.lstrip("_"), operation, [value], tuple(new), (reading,))
     rest = (() if place is None else single(place + 1, new[place + 1]) for place in places)
     return Value(draft, (*value.layout[:2], *rest))
@@ -316,7 +318,13 @@ def _along(call: Call, relate: dict[int, Callable[[int], Relation]]) -> Traced:
         row = value.layout[axis]
         if row and row != single(row[0].axis, (0, *shape)[row[0].axis + 1] if row[0].axis >= 0 else 0):
             raise GeometryError("it moves parts of an axis")
-    reading = tuple((k, numbers.get(k + 1, Relation.identity)(n)) for k, n in enumerate(shape[1:]))
+    reading: Reading | str
+    if call.name == "roll" and any(numbers):
+        reading = "positions that are rolled over the border stand apart from those beside them"
+    elif max(shape) > LONGEST_PERIOD:
+        reading = "its axes are too long to write its reads down"
+    else:
+        reading = tuple((k, numbers.get(k + 1, Relation.identity)(n)) for k, n in enumerate(shape[1:]))
     return Value(call.sketch.node(call.name, None, [value], shape, (reading,)), value.layout)
 
 

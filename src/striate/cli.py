@@ -103,7 +103,8 @@ def describe(
     if csv:
         files.write(Path(csv), found.csv().encode())
     if html:
-        files.write(Path(html), found.page().encode())
+        named = len(sources) == 1 and hasattr(found, "rows") and len(sources[0]) <= 60
+        files.write(Path(html), (found.page(sources[0]) if named else found.page()).encode())
     if picture:
         _draw(found, picture, sources[0])
     one = len(sources) == 1 and hasattr(found, "rows")
@@ -175,7 +176,8 @@ def _draw(found: Any, picture: str, title: str) -> None:
 
 def _with_values(words: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
     """Networks, and the values of names: ``N=2``, ``N=1..3``, ``N=1,2,4``, ``POOL=yes,no``."""
-    sources, values = [], {}
+    sources: list[str] = []
+    values: dict[str, list[Any]] = {}
     for word in words:
         name, equals, written = word.partition("=")
         if not equals or not name.isidentifier():
@@ -188,6 +190,9 @@ def _with_values(words: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
             choices = [choice for choice in written.split(",") if choice]
         if not choices or name in values:
             raise OptionError(f"{word}: expected {name}=2, {name}=1..3 or {name}=1,2,4, and each name once.")
+        if name == "input":
+            values[name] = [_numbers("input", choice, "3x224x224") for choice in choices]
+            continue
         values[name] = [int(choice) if choice.isdecimal() and len(choice) < 10 else choice for choice in choices]
     if not sources:
         raise OptionError("describe needs a network: a text, a zoo name or a file.")
@@ -257,6 +262,9 @@ def plan(
 @verb("striate train lenet5 --data fashion-mnist-mini --epochs 15")
 def train(
     network: Annotated[str | None, typer.Argument(help="A network text, zoo name or file.")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE...]", help="Numbers for the names that the text uses.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="A folder of pictures or IDX files, or fashion-mnist-mini.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times that every training picture is seen.  [15]")] = None,
     batch_size: Annotated[str | None, typer.Option(help="Pictures per step, or full.  [128]")] = None,
@@ -276,8 +284,13 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network on labelled pictures; write checkpoint, figures and a report."""
-    from . import runs
+    from . import notation, runs, zoo
 
+    if network is not None and values:
+        _, bound = _with_values([network, *values])
+        if many := next((name for name, choices in bound.items() if len(choices) > 1), None):
+            raise OptionError(f"{many} has several values; training takes one.")
+        network = notation.format(zoo.architecture(network, {name: choices[0] for name, choices in bound.items()}))
     given = {
         "epochs": epochs,
         "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,

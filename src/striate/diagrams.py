@@ -76,7 +76,7 @@ def _side(row: Row) -> float:
 def _maps(axes: Axes, rows: Sequence[Row], kinds: Sequence[Operation]) -> None:
     axes.bar(range(len(rows)), [_side(row) for row in rows], width=0.75, color=[_color(kind) for kind in kinds])
     axes.set_yscale("log", base=2)
-    axes.set_ylim(FOOT, max(map(_side, rows)) * 4)
+    axes.set_ylim(FOOT, max(map(_side, rows)) * 16)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value >= 1 else ""))
     axes.set_ylabel("size of the map", color=INK)
     small = 8 if len(rows) <= SHOWN_NAMES else 6
@@ -86,8 +86,10 @@ def _maps(axes: Axes, rows: Sequence[Row], kinds: Sequence[Operation]) -> None:
             width = f"{row.output_shape[0]:,}"
             axes.text(number, FOOT * 1.15, width, ha="center", va="bottom", fontsize=small, color=PAPER, rotation=90)
         last = row.output_shape[0]
+    drawn = set(map(_color, kinds))
     for color, kind in ((BLUE, "weights"), (ORANGE, "pooling"), (GREEN, "join"), (MUTED, "other")):
-        axes.bar([0], [0], color=color, label=kind)
+        if color in drawn:
+            axes.bar([0], [0], color=color, label=kind)
     axes.legend(
         loc="upper right",
         ncols=4,
@@ -127,7 +129,8 @@ def _fields(axes: Axes, drawn: Sequence[Row], links: Sequence[tuple[int, int]], 
     for values, color, style, label in ((seen, BLUE, "-", "sees"), (endless, ORANGE, "--", "on an endless input")):
         known = [(number, value) for number, value in enumerate(values) if value]
         axes.plot(*zip(*known, strict=True) if known else ([], []), ".", color=color, ms=4)
-        axes.plot([], [], color=color, lw=1.2, ls=style, label=label)
+        if known:
+            axes.plot([], [], color=color, lw=1.2, ls=style, label=label)
         for start, end in links:
             heights = [value for value in (values[start], values[end]) if value]
             if len(heights) == 2:

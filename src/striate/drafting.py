@@ -10,24 +10,37 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from .errors import GeometryError, StriateError
 from .factors import BATCH, REPEAT, Axis, Factor, Layout, Slot, follow, merged, plain, settled, single, size_of
 from .operations import (
+    FC,
     Foreign,
+    ReLU,
+    Resize,
+    Shuffle,
 )
 from .rearranging import channels_of, cropped, named
 from .relations import Relation
+from .support import LONGEST_AXIS
 from .windows import (
+    AdaptiveAvgPool,
+    AdaptivePool,
+    Conv,
     Operation,
     Reading,
     Shape,
+    TransposedConv,
     all_positions,
     same_positions,
 )
 
 Found = tuple[Reading | str, ...]
+LONGEST_PERIOD = 2**16  # positions after which reads repeat, up to which they are written down
+UNEVEN = (Resize, AdaptivePool, AdaptiveAvgPool, TransposedConv)  # their reads may repeat late
+MINGLED = Factor(0, 0, 0)  # in ``Draft.folded``: some of the channels, nobody knows which
+FOLDED = "positions that a product of two computed maps made channels are positions again"
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +54,7 @@ class Draft:
         shape: Of its output.
         source: Where the model computes it.
         learned: Which parameters it reads, by their ids.
+        folded: Channels that are positions of what it was computed from, of which each reads only some; see MINGLED.
     """
 
     name: str
@@ -49,6 +63,7 @@ class Draft:
     shape: Shape
     source: str = ""
     learned: frozenset[int] = frozenset()
+    folded: frozenset[Factor] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,10 @@ class Sketch:
         unique = name if count == 1 else f"{name}_{count}"
         self.names.setdefault(unique, 1)
         draft = Draft(unique, operation, drafts, shape, source)
+        if not isinstance(operation, FC) and not (isinstance(operation, Conv) and operation.groups == 1):
+            for given in drafts:
+                alike = given.shape == shape and not isinstance(operation, Shuffle)
+                draft.folded |= given.folded if alike else frozenset([MINGLED] if given.folded else [])
         self.drafts.append(draft)
         return draft
 
@@ -152,24 +171,39 @@ class Sketch:
         macs: int | None = 0,
         why: str = "",
         origin: tuple[str, str] = ("", ""),
+        place: int | None = None,
     ) -> Value:
-        """A node whose reads are unknown."""
-        shape, layout = self.guessed(sizes)
+        """A node whose reads are unknown; ``place``: the tensor axis of the examples, if it is known."""
+        shape, layout = self.guessed(sizes, self._placed(inputs, sizes) if place is None else place)
         reading = (reason,) * len(inputs)
         return Value(self.node(kind, None, inputs, shape, reading, macs=macs, why=why, origin=origin), layout)
 
-    def guessed(self, sizes: Sequence[int]) -> tuple[Shape, Layout]:
-        """Shape of one example, and the layout, of a tensor of which only the size is known."""
-        first = sizes[0] if sizes else 1
-        if sizes and first == self.batch:
-            shape = tuple(sizes[1:]) or (1,)
-            return shape, plain(shape, self.batch)[: len(sizes)]
-        if sizes and self.batch > 1 and first % self.batch == 0:
-            shape = (first // self.batch, *sizes[1:])
-            layout = plain(shape, self.batch)
-            return shape, (merged((*layout[0], *layout[1])), *layout[2:])
-        shape = tuple(sizes) or (1,)
-        return shape, plain(shape, 1)[1 : len(sizes) + 1]
+    def _placed(self, inputs: Sequence[Value], sizes: Sequence[int]) -> int:
+        """The tensor axis of an output that the examples stand along, as far as its inputs tell; -1 for none."""
+        among = [k for k, n in enumerate(sizes) if n and n % self.batch == 0]
+        exact = [k for k in among if sizes[k] == self.batch]
+        alike = [value for value in inputs if len(value.layout) == len(sizes)]
+        own = [k for value in alike for k, axis in enumerate(value.layout) if any(f.axis == BATCH for f in axis)]
+        found = [k for k in own if k in among] or ([0] if 0 in among else exact or among)
+        return found[0] if found else -1
+
+    def guessed(self, sizes: Sequence[int], place: int) -> tuple[Shape, Layout]:
+        """Shape of one example, and the layout, of a tensor whose size is known, and its axis of examples."""
+        if place < 0:
+            shape = tuple(sizes) or (1,)
+            return shape, plain(shape, 1)[1 : len(sizes) + 1]
+        rest, count = [*sizes[:place], *sizes[place + 1 :]], sizes[place] // self.batch
+        if count > 1:
+            rest.insert(place, count)
+        shape = tuple(rest) or (1,)
+        first, *axes = plain(shape, self.batch)
+        if count > 1:
+            axes[place] = merged((*first, *axes[place]))
+        elif rest:
+            axes.insert(place, first)
+        else:
+            axes = [first]
+        return shape, tuple(axes)
 
     # ---------------------------------------------------------------------------------------------- feature maps again
 
@@ -243,9 +277,12 @@ class Sketch:
             shape, _ = settled(axes)
             reading = follow(axes, 0, value.layout, value.draft.shape)
             operation = named(value.draft.shape, groups, shape)
+            if value.draft.folded and any(factor.axis == 0 for group in groups[1:] for factor in group):
+                reading, operation = FOLDED, None
             kind = "rearrange" if operation is None else operation.word.lower()
             origin = value.origin
-            self.kept[key] = self.node(kind, operation, [value], shape, (reading,), origin=origin)
+            draft = self.kept[key] = self.node(kind, operation, [value], shape, (reading,), origin=origin)
+            draft.folded = frozenset([MINGLED] if value.draft.folded else [])
         return self.kept[key]
 
     # ----------------------------------------------------------------------------------------------------------- joins
@@ -439,6 +476,7 @@ class Sketch:
         values = [value for value, _ in operands]
         reading = tuple(follow([channels, *spatial], k, v.layout, v.draft.shape) for k, v in enumerate(values))
         draft = self.node(kind, None, values, shape, reading, macs=macs)
+        draft.folded = _folded(values, channels, factors)
         layout = tuple(merged(factors.get(s) or Factor(BATCH, s.size) for s in row) for row in rows)
         return Value(draft, layout)
 
@@ -523,7 +561,9 @@ def _gives(operation: Operation, inputs: Sequence[Draft], shape: Shape) -> bool:
     """Whether an operation on paper has the shape that was traced, and parameters, costs and reads that are known."""
     shapes = [draft.shape for draft in inputs]
     try:
-        operation.parameters(*shapes), operation.multiply_adds(*shapes), operation.reads(*shapes)
+        operation.parameters(*shapes), operation.multiply_adds(*shapes)
+        if max(map(max, (*shapes, shape))) <= (LONGEST_PERIOD if isinstance(operation, UNEVEN) else LONGEST_AXIS):
+            operation.reads(*shapes)
         return operation.output_shape(*shapes) == shape
     except (StriateError, ValueError):
         return False
@@ -610,6 +650,25 @@ def _leader(values: Sequence[Value], rows: Sequence[Sequence[Slot]]) -> int:
     return min((k for found in own for k in found), default=0)
 
 
+def _folded(values: Sequence[Value], channels: Sequence[Slot], factors: dict[Slot, Factor]) -> frozenset[Factor]:
+    """Which channels of a product follow positions of an operand, of which it reads all only over all channels."""
+    found = set()
+    for slot in (slot for slot in channels if slot in factors):
+        for value, source in zip(values, slot.sources, strict=True):
+            if source is None or slot.size == 1:
+                continue
+            if source.axis >= 1 or any(_overlap(source, part) for part in value.draft.folded):
+                found.add(factors[slot])
+    return frozenset(found)
+
+
+def _overlap(one: Factor, other: Factor) -> bool:
+    """Whether two runs of channels may step through the same part of an axis."""
+    if other == MINGLED:
+        return True
+    return one.stride < other.size * other.stride and other.stride < one.size * one.stride
+
+
 def _ranked(sources: Sequence[Factor | None], lead: int) -> list[tuple[int, Factor]]:
     """The factors that a slot follows, the leader's first."""
     found = [(k, factor) for k, factor in enumerate(sources) if factor is not None]
@@ -617,6 +676,14 @@ def _ranked(sources: Sequence[Factor | None], lead: int) -> list[tuple[int, Fact
 
 
 # --------------------------------------------------------------------------------------------------------- costs of it
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReLU(ReLU):
+    """``max(x, 0)`` that the model writes to memory of its own."""
+
+    __doc__ = ReLU.__doc__
+    in_place: ClassVar[bool] = False
 
 
 def relearned(operation: Operation, learned: int) -> Operation:
@@ -644,4 +711,5 @@ def _relearning(kind: Any) -> Any:
         return relearned, (kind(*values), self.learned)
 
     own = {"parameters": parameters, "__reduce__": reduce, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    own["foreign_note"] = "its parameters are not as many as its word says: some are shared, fixed or made of others"
     return make_dataclass(kind.__name__, [("learned", int, 0)], bases=(kind,), namespace=own, frozen=True, slots=True)

@@ -79,6 +79,12 @@ class Reach:
     places: Places
     stack: Stack | None = None
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is left out."""
+        read, span = self.coverage()
+        return read == span
+
     def coverage(self) -> tuple[int, int]:
         """Positions read, and positions in their box."""
         axes = range(len(next(iter(self.places))))
@@ -94,17 +100,52 @@ def gridding(facts: Facts) -> Iterator[Finding]:
     reaches = _reaches(facts)
     told: set[str] = set()
     for node in facts.architecture:
-        reach = reaches[node.name]
-        stack = reach.stack
-        if stack is None or stack.length < SMALLEST_STACK or not stack.dilated or stack.dilated in told:
+        reach = cast("Reach | None", reaches[node.name])
+        stack = reaches[node.name].stack
+        if reach is None or stack is None or stack.length < SMALLEST_STACK or stack.dilated in {"", *told}:
             continue
         outside = [reader for reader in facts.readers[node.name] if reaches[reader.name].root != reach.root]
         if len(outside) < len(facts.readers[node.name]):
             continue  # it goes on; it is judged where it ends
+        reach = _with_siblings(facts, reach, outside, reaches)
+        if reach is None:
+            continue
         read, span = _healed(facts, node, reach, outside).coverage()
         if read < span:
             told.add(stack.dilated)
             yield _grid(facts, facts.nodes[stack.dilated], stack.names(), read, span)
+
+
+def _with_siblings(facts: Facts, reach: Reach, outside: list[Node], known: dict[str, Reach]) -> Reach | None:
+    """What a branch reads together with the other dilated ones that it is joined with; None if one of them is dense.
+
+    A sibling that reads a whole axis, as the mean in the pyramids of DeepLab, is dense too.
+    """
+    if len(outside) != 1 or not isinstance(outside[0].operation, Join):
+        return reach
+    parts = [known[name] for name in dict.fromkeys(outside[0].inputs)]
+    same = [part for part in parts if part.root == reach.root]
+    if not _is_pyramid(same):
+        return reach
+    strangers = [name for name in outside[0].inputs if known[name].root != reach.root]
+    if any(part.is_dense for part in same) or any(_reads_all(facts, name, reach.root) for name in strangers):
+        return None
+    return Reach(reach.root, _absorbed(frozenset().union(*(part.places for part in same))), reach.stack)
+
+
+def _is_pyramid(parts: Sequence[Reach]) -> bool:
+    """Whether several branches have dilated windows of their own."""
+    return len({part.stack.dilated for part in parts if part.stack and part.stack.dilated}) > 1
+
+
+def _reads_all(facts: Facts, name: str, root: str) -> bool:
+    """Whether a branch takes a map together over a whole axis."""
+    while name != root and facts.nodes[name].inputs:
+        readings = [reading for _, reading in facts.readings(facts.nodes[name])]
+        if any(not isinstance(reading, str) and any(one.taps is None for _, one in reading) for reading in readings):
+            return True
+        name = facts.nodes[name].inputs[0]
+    return False
 
 
 def _reaches(facts: Facts) -> dict[str, Reach]:
@@ -125,6 +166,8 @@ def _reach(facts: Facts, node: Node, known: dict[str, Reach]) -> Reach | None:
         parts.append(_widened(known[name], reading))
     if not parts or len({part.root for part in parts}) > 1:
         return None
+    if isinstance(node.operation, Join) and _is_pyramid(parts) and any(part.is_dense for part in parts):
+        return max((part for part in parts if part.is_dense), key=lambda part: part.coverage())
     places = _absorbed(frozenset().union(*(part.places for part in parts)))
     if len(places) > MOST_SETS:
         return None
@@ -482,10 +525,11 @@ def _positions(number: Fraction) -> str:
 
 def misaligned(facts: Facts) -> Iterator[Finding]:
     """STR016: branches that join although they are centred at different places of the input."""
+    steps = _half_steps(facts)
     for node in facts.architecture:
         if not isinstance(node.operation, Join):
             continue
-        distance, jump = _misalignment(facts, node)
+        distance, jump, excused = _misalignment(facts, node, steps)
         if distance < LEAST_MISALIGNMENT * jump:
             continue
         verb = "stacks" if isinstance(node.operation, Concat) else "joins"
@@ -498,13 +542,42 @@ def misaligned(facts: Facts) -> Iterator[Finding]:
             "the same rows of padding in all branches, or CROP with other numbers.",
             "the same padding in all branches, or another crop.",
         )
-        severe = distance >= ONE_POSITION * jump
+        if excused:
+            fix = (
+                "a kernel as even or odd as its stride, as CONV4 stride=2 padding=1: upsampling meets its centres.",
+                "a kernel_size as even or odd as its stride, as 4 for 2 (padding=1): upsampling meets its centres.",
+            )
+        severe = distance - excused >= ONE_POSITION * jump
         yield reported("STR016", node, message, evidence, fix, "" if severe else "info")
 
 
-def _misalignment(facts: Facts, node: Node) -> tuple[Fraction, Fraction]:
-    """The largest distance between the centres of two branches on any axis, and the map's own step there."""
-    found = (Fraction(0), Fraction(1))
+def _half_steps(facts: Facts) -> dict[str, tuple[Fraction, ...]]:
+    """What strided windows that cannot be centred on their blocks shift a map by at least, in input positions per axis.
+
+    A 3x3 window with stride 2 is centred on one of two positions, and upsampling comes back between them.
+    """
+    found: dict[str, tuple[Fraction, ...]] = {}
+    nothing = (Fraction(0),) * len(facts.size)
+    for node in facts.architecture:
+        ways = [found[name] for name in node.inputs]
+        by = tuple(map(max, *ways)) if len(ways) > 1 else ways[0] if ways else nothing
+        window = node.operation.window(facts.given(node)) if node.inputs else None
+        jump = facts.rows[node.name].jump
+        if window is not None and not window.transposed and jump is not None and len(jump) == len(window.axes):
+            halves = [
+                Fraction(step) / axis.stride / 2 if (axis.extent - axis.stride) % 2 and axis.stride > 1 else Fraction(0)
+                for axis, step in zip(window.axes, jump, strict=True)
+            ]
+            by = tuple(a + b for a, b in zip(by, halves, strict=True)) if len(by) == len(halves) else by
+        found[node.name] = by
+    return found
+
+
+def _misalignment(
+    facts: Facts, node: Node, steps: dict[str, tuple[Fraction, ...]]
+) -> tuple[Fraction, Fraction, Fraction]:
+    """The largest distance between the centres of two branches on any axis, the map's own step, what is unavoidable."""
+    found = (Fraction(0), Fraction(1), Fraction(0))
     for axis in range(len(facts.size)):
         fields = []
         for name in dict.fromkeys(node.inputs):
@@ -520,7 +593,10 @@ def _misalignment(facts: Facts, node: Node) -> tuple[Fraction, Fraction]:
         if len(known) < len(spans) or _is_causal(spans):
             continue
         jump = next(one.jump for one in fields if one)
-        found = max(found, (max(known) - min(known), jump), key=lambda one: one[0] / one[1])
+        halves = [steps[name][axis] for name in node.inputs]
+        distance = max(known) - min(known)
+        excused = min(distance, max(halves) - min(halves))
+        found = max(found, (distance, jump, excused), key=lambda one: ((one[0] - one[2]) / one[1], one[0] / one[1]))
     return found
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 SEVERITIES = ("error", "warning", "info")
 LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 PAGES = "docs/lint"
 SEQUENCES = ("profile", "rates", "better")  # numbers in a row; other rows of numbers are sizes
+TEXT = "<text>"  # what a text without a file is called
+SEMANTIC = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -52,7 +56,7 @@ _RULES = (
     Rule("STR015", "half-pixel-shift", "warning", "Even kernels with same padding move the map by half positions."),
     Rule("STR016", "misaligned-branches", "warning", "Branches that join look at different places of the input."),
     Rule("STR021", "bias-before-norm", "info", "A normalisation takes away the mean, and the bias with it."),
-    Rule("STR022", "bottleneck", "warning", "Everything passes through one narrow layer, and widens again behind it."),
+    Rule("STR022", "bottleneck", "info", "Everything passes through one narrow layer, and widens again behind it."),
     Rule("STR023", "one-layer-owns-most", "info", "One layer has most of the parameters or multiply-adds."),
     Rule("STR024", "groups-never-mix", "warning", "Channel groups stay apart through several layers."),
     Rule("STR025", "missing-activation", "warning", "Two linear layers follow each other: together they are one."),
@@ -101,12 +105,12 @@ class Finding:
         return found | {"name": RULES[self.code].name, "evidence": _plain(self.evidence)}
 
     def place(self, path: str) -> str:
-        """Where it is: ``path:line:column``, or the node and its source where there is no text."""
+        """Where it is: ``path:line:column``, or ``path: node`` and its source where there is no line."""
         if self.line:
-            return f"{path}:{self.line}:{self.column}"
-        if self.source.split(" ")[0] == self.node:  # a module of its own, told with its class
-            return f"{path}:{self.source}"
-        return f"{path}:{self.node}" + (f" ({self.source})" if self.source else "")
+            return f"{path or TEXT}:{self.line}:{self.column}"
+        own = self.source.split(" ")[0] == self.node  # a module of its own, told with its class
+        node = self.source if own else self.node + (f" ({self.source})" if self.source else "")
+        return node if path in ("", TEXT) else f"{path}: {node}"
 
 
 def _plain(value: Any) -> Any:
@@ -118,8 +122,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else float(value)
 
 
-def text(findings: Sequence[Finding], path: str = "<text>") -> str:
+def text(findings: Sequence[Finding], path: str = TEXT) -> str:
     """The findings as ruff writes them, each with its numbers and its fix, and a last line that counts them.
+
+    Args:
+        findings: In the order in which they are told.
+        path: Of the text, or the name of the model.
 
     >>> print(text([Finding("STR021", "conv1", 1, 17, "info", "conv1 has 8 biases.", {"biases": 8}, "bias=no")]))
     <text>:1:17: STR021 conv1 has 8 biases.
@@ -181,7 +189,7 @@ def to_json(findings: Iterable[Finding]) -> str:
     return json.dumps([finding.to_dict() for finding in findings], indent=2)
 
 
-def sarif(findings: Sequence[Finding], path: str = "<text>", version: str = "") -> dict[str, Any]:
+def sarif(findings: Sequence[Finding], path: str = TEXT, version: str = "") -> dict[str, Any]:
     """The findings as SARIF 2.1.0, which code hosts show next to the text.
 
     Args:
@@ -193,6 +201,8 @@ def sarif(findings: Sequence[Finding], path: str = "<text>", version: str = "") 
     driver: dict[str, Any] = {"name": "striate", "rules": [_sarif_rule(rule) for rule in RULES.values()]}
     if version:
         driver["version"] = version
+        if SEMANTIC.fullmatch(version):
+            driver["semanticVersion"] = version
     results = [_sarif_result(finding, codes.index(finding.code), path) for finding in findings]
     return {"$schema": SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
 
@@ -202,7 +212,8 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": rule.sentence},
-        "helpUri": rule.page,
+        "fullDescription": {"text": f"{rule.name}: {rule.sentence}"},
+        "help": {"text": f"{rule.sentence} Why, an example and when to ignore it: {rule.page} in Striate's sources."},
         "defaultConfiguration": {"level": LEVELS[rule.severity]},
     }
 
@@ -211,7 +222,7 @@ def _sarif_result(finding: Finding, index: int, path: str) -> dict[str, Any]:
     place: dict[str, Any] = {"logicalLocations": [{"name": finding.node, "kind": "member"}]}
     if finding.line and PurePath(path).suffix:
         region = {"startLine": finding.line, "startColumn": finding.column}
-        place["physicalLocation"] = {"artifactLocation": {"uri": PurePath(path).as_posix()}, "region": region}
+        place["physicalLocation"] = {"artifactLocation": {"uri": _uri(path)}, "region": region}
     return {
         "ruleId": finding.code,
         "ruleIndex": index,
@@ -220,3 +231,9 @@ def _sarif_result(finding: Finding, index: int, path: str) -> dict[str, Any]:
         "locations": [place],
         "properties": {"evidence": _plain(finding.evidence)},
     }
+
+
+def _uri(path: str) -> str:
+    """A file's path as SARIF wants it: relative as it is, else with its scheme."""
+    file = PurePath(path)
+    return file.as_uri() if file.is_absolute() else quote(file.as_posix())

@@ -71,7 +71,7 @@ def _is_model(network: Any) -> bool:
 
 
 def _is_as_built(network: Any, paper: Architecture) -> bool:
-    """Whether every layer is still what its text says: layers can be replaced, and then the text is of another model."""
+    """Whether every layer is still what its text says; layers can be replaced, and then the text is another's."""
     import torch
 
     from .networks import Network

@@ -85,11 +85,11 @@ def _kept(found: Iterable[Finding], architecture: Architecture) -> tuple[Finding
 
 
 def path_of(network: Any) -> str:
-    """What a network is called in the place of a file's path: the file, the zoo name, or ``<text>``.
+    """What a network is called in the place of a file's path: the file, the zoo name, ``<text>``, or the model's class.
 
     >>> path_of("lenet5"), path_of("INPUT 1x8x8 -> FC 2")
     ('lenet5', '<text>')
     """
     if isinstance(network, str | Path):
         return "<text>" if isinstance(network, str) and zoo.TEXT.search(network) else str(network)
-    return f"<{type(network).__name__}>"
+    return type(network).__name__

@@ -26,14 +26,15 @@ class Memory:
     Args:
         made: New memory that a node takes for its output; 0 if it writes over its input or shows a part of it.
         saved: What a node adds to what the backward pass needs; a feature map counts once, where it is first needed.
+            None if that is unknown.
         inference: The most that lives at any time of a prediction.
-        training: The most that lives at any time of a training step.
+        training: The most that lives at any time of a training step; None if it is unknown what a node saves.
     """
 
     made: Mapping[str, int]
-    saved: Mapping[str, int]
+    saved: Mapping[str, int | None]
     inference: int
-    training: int
+    training: int | None
 
 
 def memory(architecture: Architecture, shapes: Mapping[str, Shape]) -> Memory:
@@ -52,7 +53,8 @@ def memory(architecture: Architecture, shapes: Mapping[str, Shape]) -> Memory:
     number = {node.name: step for step, node in enumerate(nodes)}
     last_read = {node.name: step for step, node in enumerate(nodes)}
     needed: dict[str, int] = {}  # the first node whose backward pass needs a place
-    saved, extras = {}, []
+    saved: dict[str, int | None] = {}
+    extras: list[Interval] = []
     for step, node in enumerate(nodes):
         last_read.update(dict.fromkeys((place[name] for name in node.inputs), step))
         given = [shapes[name] for name in node.inputs]
@@ -60,10 +62,11 @@ def memory(architecture: Architecture, shapes: Mapping[str, Shape]) -> Memory:
         kept = {place[name] for name in node.inputs} if "inputs" in needs else set()
         kept |= {place[node.name]} if "output" in needs else set()
         extra = node.operation.saved_extra(*given) if given else 0
-        saved[node.name] = extra + sum(made[name] for name in kept if name not in needed)
+        fresh = sum(made[name] for name in kept if name not in needed)
+        saved[node.name] = None if extra is None else extra + fresh
         for name in kept:
             needed.setdefault(name, step)
-        extras.append((step, 2 * steps - 1 - step, extra))
+        extras.append((step, 2 * steps - 1 - step, extra or 0))
     for name in architecture.results:
         last_read[place[name]] = steps - 1
     own = [name for name in number if place[name] == name]
@@ -72,7 +75,8 @@ def memory(architecture: Architecture, shapes: Mapping[str, Shape]) -> Memory:
         (number[name], 2 * steps - 1 - needed[name] if name in needed else last_read[name], made[name]) for name in own
     ]
     gradients = _gradients(architecture, number, shapes)
-    return Memory(made, saved, _peak(forward, steps), _peak([*kept_longer, *extras, *gradients], 2 * steps))
+    training = None if None in saved.values() else _peak([*kept_longer, *extras, *gradients], 2 * steps)
+    return Memory(made, saved, _peak(forward, steps), training)
 
 
 def _gradients(

@@ -455,7 +455,8 @@ def layer(node: Node, shape: Shape) -> nn.Module:
     MaxPool2d(kernel_size=(3, 3), stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False)
     """
     operation, axes = node.operation, len(shape) - 1
-    if type(operation) not in MODULES:
+    made = next((one for one in type(operation).__mro__ if one in MODULES), None)
+    if made is None or hasattr(operation, "foreign_note"):
         kind = getattr(operation, "kind", type(operation).__name__)
         raise OptionError(
             f"{node.name} cannot be built: it was traced from a model, and the notation has no word for {kind}."
@@ -466,7 +467,7 @@ def layer(node: Node, shape: Shape) -> nn.Module:
         )
     if isinstance(operation, paper.InstanceNorm) and not axes:
         raise GeometryError(f"{node.name}: IN normalises over positions, but its input {shape} has none.")
-    return MODULES[type(operation)](operation, shape)
+    return MODULES[made](operation, shape)
 
 
 # --------------------------------------------------------------------------------------------------------- the network

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count
 from typing import Any
 
 from . import spelling
@@ -112,7 +111,7 @@ ALIASES = {
 }
 RESERVED = {*OPERATIONS, *ALIASES, "IDENTITY", "AUX", "LET", "AS", "FROM"}
 Scope = Mapping[str, int]
-IGNORE = re.compile(r"#[^\n]*?\bstriate:\s*ignore(?:\[([A-Za-z0-9, ]*)\])?")
+IGNORE = re.compile(r"\bstriate:\s*ignore\s*(\[[A-Za-z0-9, -]*\])?", re.IGNORECASE)
 
 
 def parse(text: str, variables: Mapping[str, Any] | None = None) -> Architecture:
@@ -171,6 +170,8 @@ def format(architecture: Architecture) -> str:
     for node in architecture:
         if not node.operation.word:
             raise NotationError(f"{node.name}: the notation has no word for {text(node.operation)}.")
+        if note := getattr(node.operation, "foreign_note", ""):
+            raise NotationError(f"{node.name}: {text(node.operation)} cannot be written as a text: {note}.")
         layer = text(node.operation)
         if node.operation.inputs is None:
             layer += f"[{' | '.join('IDENTITY' if name == here else f'from {name}' for name in node.inputs)}]"
@@ -193,13 +194,17 @@ class _Names:
     def __init__(self) -> None:
         self.taken: set[str] = set()
         self._counts: Counter[str] = Counter()
+        self._last: Counter[str] = Counter()  # numbers behind a name that were tried already
 
     def automatic(self, word: str) -> str:
         return self.free(word.lower() + ("" if word == "INPUT" else str(self._counts[word] + 1)))
 
     def free(self, name: str) -> str:
-        numbers = (f"{name}_{number}" for number in count(2))
-        return name if name not in self.taken else next(one for one in numbers if one not in self.taken)
+        if name not in self.taken:
+            return name
+        while (candidate := f"{name}_{self._last[name] + 2}") in self.taken:
+            self._last[name] += 1
+        return candidate
 
     def take(self, name: str, word: str) -> None:
         self._counts[word] += 1
@@ -248,10 +253,12 @@ class _Reader:
         self.here: str | None = None
         self.depth = 0
         self.steps = 0
+        self.calls: list[str] = []
 
     # ------------------------------------------------------------------------------------------------- the whole
 
     def network(self) -> tuple[Architecture, frozenset[str]]:
+        self._require_shallow()
         *definitions, sequence = self._tree(self.text, "start", 0).children
         for definition in definitions:
             self._define(definition)
@@ -270,9 +277,10 @@ class _Reader:
     def _with_ignored(self) -> tuple[Node, ...]:
         ignored: dict[int, frozenset[str]] = {}
         for number, line in enumerate(self.text.split("\n"), 1):
-            if found := IGNORE.search(line):
-                codes = (found[1] or "all").replace(",", " ").split()
-                ignored[number] = frozenset(code if code == "all" else code.upper() for code in codes)
+            _, _, comment = line.partition("#")
+            if found := IGNORE.search(comment):
+                codes = "all" if found[1] is None else found[1][1:-1].upper()
+                ignored[number] = frozenset(codes.replace(",", " ").split())
         return tuple(replace(node, ignored=ignored[node.line]) if node.line in ignored else node for node in self.nodes)
 
     def _tree(self, text: str, start: str, offset: int) -> Any:
@@ -295,6 +303,8 @@ class _Reader:
                 names -= {"WORD", "PARENTHESES", "MAYBE"}
             names -= {"INPUT"} if "WORD" in names else set()
             wanted = [EXPECTED[name] for name in EXPECTED if name in names]
+            if names == {"_EQUALS", "PARENTHESES"}:
+                wanted[-1] += " (names that a text makes up for blocks have letters and _ only)"
             raise self._error(offset + (place or 0), f"found {found}, expected {' or '.join(wanted)}.") from None
 
     def _error(self, place: Any, message: str) -> NotationError:
@@ -352,6 +362,14 @@ class _Reader:
         self.depth += 1
         self._sequence(tree, scope)
         self.depth -= 1
+
+    def _require_shallow(self) -> None:
+        """Brackets are counted before they are read, which takes longer."""
+        depth = 0
+        for found in re.finditer(r"#[^\n]*|[\[\]]", self.text):
+            depth += {"[": 1, "]": -1}.get(found[0], 0)
+            if depth > DEEPEST + 1:
+                raise self._error(found.start(), f"brackets and blocks stand inside each other at most {DEEPEST} deep.")
 
     def _block(self, tree: Any, scope: Scope, label: Any) -> None:
         inner, times = tree.children
@@ -425,6 +443,8 @@ class _Reader:
     def _unpooled(self, word: Any, operation: Unpool) -> tuple[Unpool, tuple[str, ...]]:
         name = self.places.get(operation.of, operation.of)
         pool = next((node for node in self.nodes if node.name == name), None)
+        if operation.of and pool is None:
+            raise self._error(word, f"nothing is called {operation.of}; UNPOOL undoes a max pooling above it.")
         if pool is None or type(pool.operation) is not Pool or pool.operation.dilation != 1 or pool.operation.ceil:
             raise self._error(word, "UNPOOL needs the max pooling that it undoes, as in UNPOOL of=pool1.")
         settings = {name: getattr(pool.operation, name) for name in ("kernel", "stride", "padding")}
@@ -452,7 +472,11 @@ class _Reader:
                 raise self._error(word, f"{name} is written {usage}; {parameter} is missing.")
             if parameter not in values:
                 values[parameter] = self._value(str(default), word.start_pos, values)
+        if name in self.calls:
+            raise self._error(word, f"{name} uses itself.")
+        self.calls.append(name)
         self._deeper(word, block.tree, values)
+        self.calls.pop()
 
     def _operation(self, word: Any, sizes: Any, given: list[Any], scope: Scope) -> Operation:
         name = word.upper()
@@ -547,7 +571,7 @@ def _pieces(parentheses: Any) -> list[tuple[str, int]]:
     if parentheses is None or not str(parentheses)[1:-1].strip():
         return []
     found, place = [], parentheses.start_pos + 1
-    for piece in re.split(r",(?![^(]*\))", str(parentheses)[1:-1]):
+    for piece in re.findall(r"(?:^|,)((?:[^,()]|\([^()]*\))*)", str(parentheses)[1:-1]):
         found.append((piece.strip(), place + len(piece) - len(piece.lstrip())))
         place += len(piece) + 1
     return found

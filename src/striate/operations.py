@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from .errors import GeometryError
 from .geometry import per_axis
-from .relations import Relation
+from .relations import Relation, repeats_late
 from .windows import BYTES as BYTES
 from .windows import INPUTS as INPUTS
+from .windows import LATE, along
 from .windows import NO_VALUES as NO_VALUES
 from .windows import OUTPUT as OUTPUT
 from .windows import Adaptive as Adaptive
@@ -38,7 +39,6 @@ from .windows import Unpool as Unpool
 from .windows import Weighted as Weighted
 from .windows import Windowed as Windowed
 from .windows import all_positions as all_positions
-from .windows import along
 from .windows import divided as divided
 from .windows import filled as filled
 from .windows import same_positions as same_positions
@@ -535,7 +535,9 @@ class Interpolation(Operation):
 
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """The nearest position, or the two next to it."""
-        sizes = zip(shapes[0][1:], self.output_shape(*shapes)[1:], strict=True)
+        sizes = list(zip(shapes[0][1:], self.output_shape(*shapes)[1:], strict=True))
+        if any(repeats_late(n, m) for n, m in sizes):
+            return (LATE,)
         if self.mode == "nearest":
             return (along([Relation.nearest(n, m) for n, m in sizes]),)
         return (along([Relation.linear(n, m, align_corners=self.align_corners) for n, m in sizes]),)
@@ -623,6 +625,14 @@ class Crop(Rows):
 # ------------------------------------------------------------------------------------------------- from foreign models
 
 
+# What a traced model does with values without keeping any for the backward pass.
+KEEPS_NOTHING = frozenset(
+    ("add", "sub", "rsub", "neg", "cat", "stack", "view", "reshape", "permute", "transpose", "expand", "slice",
+     "select", "narrow", "squeeze", "unsqueeze", "flatten", "clone", "sum", "mean", "split", "chunk", "unbind",
+     "constant_pad_nd")
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign(Operation):
     """An operation that a traced model performs and the notation has no word for.
@@ -659,6 +669,10 @@ class Foreign(Operation):
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """As traced."""
         return self.reading
+
+    def saved_extra(self, *shapes: Shape) -> int | None:
+        """Unknown, but for what is linear with fixed numbers."""
+        return 0 if self.kind in KEEPS_NOTHING else None
 
     @property
     def unknown(self) -> str:

@@ -13,7 +13,7 @@ SEVERE = ("error", "warning")
 def assert_clean(
     network: Any,
     input_size: Sequence[int] | None = None,
-    ignore: Collection[str] = (),
+    ignore: str | Collection[str] = (),
     *,
     object_size: int | Sequence[int] | None = None,
     **variables: Any,
@@ -23,7 +23,7 @@ def assert_clean(
     Args:
         network: Notation text, a zoo name, a file with a text, an architecture, or any PyTorch module.
         input_size: ``(C, *spatial)`` of an example.
-        ignore: Codes of findings that are admitted.
+        ignore: Codes of findings that are admitted; a single one may stand alone.
         object_size: Of the objects that it is to recognise, in input positions.
         **variables: Values of the names that a text uses.
 
@@ -32,18 +32,20 @@ def assert_clean(
         UnknownNameError: No rule has a code that is to be ignored.
 
     >>> assert_clean("lenet5")
-    >>> assert_clean("INPUT 3x8x8 -> FC 10 -> SOFTMAX", ignore=["STR026"])
+    >>> assert_clean("INPUT 3x8x8 -> FC 10 -> SOFTMAX", ignore="STR026")
     """
+    __tracebackhide__ = True  # pytest shows the test's own line
     from .errors import unknown_name
     from .findings import RULES, text
     from .inspection import check
     from .lint import path_of
 
-    for code in ignore:
+    admitted = {ignore} if isinstance(ignore, str) else set(ignore)
+    for code in sorted(admitted):
         if code not in RULES:
             raise unknown_name("rule", code, RULES)
     found = check(network, input_size, object_size=object_size, **variables)
-    severe = [one for one in found if one.severity in SEVERE and one.code not in ignore]
+    severe = [one for one in found if one.severity in SEVERE and one.code not in admitted]
     if severe:
         raise AssertionError(text(severe, path_of(network)))
 

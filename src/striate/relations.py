@@ -105,7 +105,11 @@ class Relation:
         start = rounds * self.shift
         if self.border == "zeros":
             return tuple(start + tap for tap in within(self.taps[phase], -start, self.inputs - start))
-        places = (start + tap for tap in self.taps[phase])
+        # What a border gives repeats after two lengths of the input; a replicated one gives its ends.
+        taps = self.taps[phase]
+        if self.border == "replicate":
+            taps = [*taps[:1], *within(taps, -start, self.inputs - start), *taps[-1:]]
+        places = (start + tap for tap in taps[: 2 * self.inputs + 2])
         return tuple(sorted({_folded(i, self.inputs, self.border) for i in places}))
 
     def back(self, outputs: int) -> int:
@@ -168,6 +172,11 @@ def within(taps: Taps, low: int, high: int) -> Taps:
         last = min(len(taps) - 1, (high - 1 - taps.start) // taps.step)
         return taps[first : max(first, last + 1)]
     return [tap for tap in taps if low <= tap < high]
+
+
+def repeats_late(inputs: int, outputs: int) -> bool:
+    """Whether sampling at this ratio has too many phases to be written down."""
+    return outputs // gcd(inputs, outputs) > LONGEST_PERIOD
 
 
 def of_window(window: Geometry, size: Sequence[int], border: str = "zeros") -> tuple[Relation, ...]:

@@ -128,6 +128,11 @@ def _fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher 
             "or striate.train('lenet5', 'fashion-mnist-mini')."
         )
     options = options_of(given)
+    if hasattr(network, "architecture") and not isinstance(network, Architecture):
+        raise OptionError(
+            "train starts weights of its own, from a text, a zoo name or a file, and got a network that has some; "
+            "give striate.notation.format(network.architecture) to train its text anew."
+        )
     paper = zoo.architecture(network)
     named = not isinstance(network, Architecture) and str(network) in zoo.names()
     loaded = data if isinstance(data, Dataset) else _loaded(data, None if named else paper, options, progress)

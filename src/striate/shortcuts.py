@@ -6,13 +6,22 @@ system: that takes longer than all else. Where arguments are of no usual kind th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
-from .errors import GeometryError
+from .errors import GeometryError, OptionError
+
+INSIDE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 def _normed(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
@@ -129,3 +138,93 @@ SIZES: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.addmm.default: _product,
     torch.ops.aten.max_pool2d_with_indices.default: _pooled,
 }
+
+
+# ------------------------------------------------------------------------------------------- arguments, memory, places
+
+
+def tensors_of(output: Any) -> Iterator[Tensor]:
+    """All tensors of an output, the first one first."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for entry in output.values():
+            yield from tensors_of(entry)
+    elif isinstance(output, list | tuple):
+        for entry in output:
+            yield from tensors_of(entry)
+    elif is_dataclass(output):
+        for entry in fields(output):
+            yield from tensors_of(getattr(output, entry.name))
+
+
+def flattened(entries: Any) -> Iterator[Any]:
+    """All entries of lists in lists."""
+    for entry in entries:
+        if isinstance(entry, list | tuple):
+            yield from flattened(entry)
+        else:
+            yield entry
+
+
+def mapped(entry: Any, others: dict[int, Tensor]) -> Any:
+    """The same with other tensors."""
+    if isinstance(entry, list | tuple):
+        return type(entry)(mapped(one, others) for one in entry)
+    return others.get(id(entry), entry) if isinstance(entry, Tensor) else entry
+
+
+@lru_cache(maxsize=1024)
+def arguments_of(func: Any) -> list[tuple[str, Any, bool]]:
+    """Name and default of each argument, and whether the operator writes to it."""
+    return [
+        (a.name, a.default_value, a.alias_info is not None and a.alias_info.is_write) for a in func._schema.arguments
+    ]
+
+
+def memory_of(tensor: Tensor) -> int:
+    """Which memory a tensor lies in."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+
+
+def caller() -> str:
+    """File and line of the code that called PyTorch."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((*INSIDE, "<")):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else ""
+
+
+def spot_of(error: BaseException) -> str:
+    """File and line of the last code outside of PyTorch that an error went through."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if not name.startswith((*INSIDE, "<")) and name != contextlib.__file__:
+            found = f"{Path(name).name}:{step.tb_lineno}"
+        step = step.tb_next
+    return found
+
+
+def require_one_tensor(model: nn.Module) -> None:
+    """Insist that a model takes one tensor.
+
+    Raises:
+        OptionError: It is none, takes more, or has no weights yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise OptionError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+        raise OptionError(f"{type(model).__name__} has lazy layers without weights; call the model once before.")
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        entries = list(signature(model.forward).parameters.values())
+    except (TypeError, ValueError):  # compiled code does not say
+        return
+    needed = [e.name for e in entries if e.default is Parameter.empty and e.kind in kinds]
+    needed += [e.name for e in entries if e.default is Parameter.empty and e.kind == Parameter.KEYWORD_ONLY]
+    if len(needed) > 1:
+        raise OptionError(
+            f"{type(model).__name__}.forward needs {len(needed)} arguments ({', '.join(needed)}), but one tensor is "
+            "given; wrap the model in a module that takes one and fills in the others."
+        )

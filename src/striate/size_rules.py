@@ -29,7 +29,7 @@ FARTHEST_SIZE = 64
 
 
 def unread_positions(facts: Facts) -> Iterator[Finding]:
-    """STR001 and STR002: positions of a map that no layer reads, behind the last window and between windows.
+    """STR001 and STR002: positions of a map that no layer reads, outside all windows and between windows.
 
     A layer is judged together with all others that read the same map, also through layers that copy positions.
     """
@@ -53,11 +53,15 @@ def _unread(
     total = prod(facts.shapes[node.name][1:])
     read = {masks for _, masks in readers}
     seen = area(frozenset(read))
-    inside = area(frozenset(read | {tuple(map(_hull, masks)) for _, masks in windows}))
+    sizes = facts.shapes[node.name][1:]
+    inside = area(frozenset(read | {tuple(map(_blocks, masks, sizes)) for _, masks in windows}))
     if seen < inside:
-        yield _hole(facts, node, windows, total - seen, total)
-    elif seen < total:
-        yield _dropped(facts, node, windows, total - seen, total)
+        yield _hole(facts, node, windows, inside - seen, total)
+    if inside < total:
+        pixels = _lost_pixels(facts, node.name, windows)
+        if seen < inside:  # some of those pixels are lost between windows
+            pixels = total - inside if node is facts.architecture.nodes[0] else None
+        yield _dropped(facts, node, windows, total - inside, total, pixels)
 
 
 def _hull(mask: int) -> int:
@@ -65,10 +69,23 @@ def _hull(mask: int) -> int:
     return (1 << mask.bit_length()) - (mask & -mask)
 
 
-def _dropped(facts: Facts, node: Node, windows: list[tuple[Node, Masks]], count: int, total: int) -> Finding:
+def _blocks(mask: int, size: int) -> int:
+    """All positions from the first to the last of a set, and the gap behind the last one if it is there in full."""
+    hull = _hull(mask)
+    first_gap = hull & ~mask
+    if not first_gap:
+        return hull
+    behind = mask >> (first_gap & -first_gap).bit_length() - 1
+    gap = (behind & -behind).bit_length() - 1
+    return hull | ((1 << gap) - 1) << hull.bit_length() if hull.bit_length() + gap <= size else hull
+
+
+def _dropped(
+    facts: Facts, node: Node, windows: list[tuple[Node, Masks]], count: int, total: int, lost: int | None
+) -> Finding:
     readers = list(dict.fromkeys(reader for reader, _ in windows))
     evidence: dict[str, float | int] = {"positions": count, "share": count / total}
-    lost, everywhere = _lost_pixels(facts, node.name, windows), facts.support.unread(facts.results[0])
+    everywhere = facts.support.unread(facts.results[0])
     pixels = prod(facts.size)
     message = (
         f"{names(readers)} never read{'s' * (len(readers) == 1)} {count:,} of the {total:,} positions of {node.name} "
@@ -162,7 +179,7 @@ def padding(facts: Facts) -> Iterator[Finding]:
         share = facts.rows[node.name].padding_share
         if dead:
             yield _dead_taps(facts, node, dead, prod(window.kernel), tuple(live))
-        elif share is not None and share > MOSTLY_PADDING:
+        elif share is not None and share > MOSTLY_PADDING and not _has_dense_sibling(facts, node):
             message = (
                 f"{percent(share)} of what {node.name} reads is padding: its kernel is {written(window.kernel)}, "
                 f"its input {written(shape[1:])}."
@@ -173,6 +190,18 @@ def padding(facts: Facts) -> Iterator[Finding]:
                 "less padding, a smaller kernel_size, or fewer strides in front of it.",
             )
             yield reported("STR004", node, message, evidence, fix)
+
+
+def _has_dense_sibling(facts: Facts, node: Node) -> bool:
+    """Whether a dilated layer is a branch next to one that reads the same map without dilation or steps."""
+    own = node.operation.window(facts.given(node))
+    if own is None or all(axis.dilation == 1 for axis in own.axes):
+        return False
+    siblings = [one for one in facts.readers[node.inputs[0]] if one is not node and _is_window(facts, one)]
+    windows = [one.operation.window(facts.given(one)) for one in siblings]
+    return any(
+        all(axis.stride == 1 and 1 in (axis.kernel, axis.dilation) for axis in one.axes) for one in windows if one
+    )
 
 
 def _live_taps(axis: Axis, size: int) -> int:

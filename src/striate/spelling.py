@@ -14,6 +14,7 @@ from .operations import Dropout, Operation
 from .padding import WORDS
 
 DIGITS = 9
+MOST_AXES = 16
 CHOICES = {
     "border": ("zeros", "replicate", "reflect", "circular"),
     "mode": ("nearest", "linear"),
@@ -35,7 +36,8 @@ def operation(kind: type[Operation], sizes: str | None, given: Mapping[str, str]
 
     >>> from striate.operations import Conv
     >>> operation(Conv, "3-64", {"stride": "2", "bias": "no"})
-    Conv(kernel=3, filters=64, stride=2, padding='same', dilation=1, groups=1, bias=False, border='zeros')
+    Conv(kernel=3, filters=64, stride=2, padding='same', dilation=1, groups=1, bias=False, \
+border='zeros', init='random')
     """
     settings = {} if sizes is None else _sized(kind, sizes)
     types = {entry.name: str(entry.type) for entry in fields(kind) if entry.name not in ("shape", "chosen")}
@@ -73,6 +75,8 @@ def _sized(kind: type[Operation], written: str) -> dict[str, Any]:
             case "shape":
                 if len(numbers) < 2 or not all(re.fullmatch("[0-9]+", n) for n in numbers):
                     raise LookupError
+                if len(numbers) > MOST_AXES + 1:
+                    raise NotationError(f"an input has at most {MOST_AXES} axes, this one {len(numbers) - 1:,}.")
                 return {"shape": tuple(map(number, numbers))}
             case name:
                 types = {entry.name: str(entry.type) for entry in fields(kind)}

@@ -26,6 +26,7 @@ from .operations import (
     GaussianPool,
     GlobalAvgPool,
     InstanceNorm,
+    Interpolation,
     Operation,
     Pad,
     Pool,
@@ -42,6 +43,8 @@ from .operations import (
 
 # SqueezeNet's layers squeeze eightfold at most, the tightest of the published networks here that classify.
 BOTTLENECK = 8
+# Channels of which each is followed; a set of them is a number with a bit for each, so that 16,384 take 32 MB.
+MOST_CHANNELS = 16_384
 # "Most" is more than half.
 MOST = 0.5
 # In a network of few layers one of them always has most.
@@ -58,6 +61,10 @@ LINEAR = (
 )
 # What leaves every channel to itself.
 CHANNELWISE = (BatchNorm, Scale, Dropout, Activation, Pool, Adaptive, InstanceNorm, Pad, Crop, Upsample, Resize)
+# What only enlarges or rescales what is there: behind a layer of scores it claims to tell nothing new.
+ENLARGING = (Interpolation, TransposedConv, Activation, Crop, Pad, Dropout, BatchNorm, Scale, Flatten)
+# What may stand between a depthwise layer and its 1x1 projection: also the gates of MobileNetV3.
+BEFORE_PROJECTION = (*LINEAR, Activation, Product)
 
 
 # ------------------------------------------------------------------------------------ STR021, STR026: one too many
@@ -108,13 +115,16 @@ def bottleneck(facts: Facts) -> Iterator[Finding]:
     """
     dimensions = _dimensions(facts)
     only = _only_ways(facts)
-    for place, node in enumerate(only):
-        if not isinstance(node.operation, LINEAR_LAYERS):
-            continue
+    behind = _wider_behind(facts, only)
+    place = facts.support.order
+    last = max(place[one.name] for one in facts.above(facts.results[0]) if not isinstance(one.operation, ENLARGING))
+    for node in only:
         numbers = prod(facts.shapes[node.name])
+        wider = behind[node.name]
+        if not isinstance(node.operation, LINEAR_LAYERS) or wider is None or place[node.name] >= last:
+            continue
         before = dimensions[node.inputs[0]]
-        wider = next((later for later in only[place + 1 :] if prod(facts.shapes[later.name]) > numbers), None)
-        if wider is None or before <= BOTTLENECK * numbers:
+        if before <= BOTTLENECK * numbers:
             continue
         after = prod(facts.shapes[wider.name])
         message = (
@@ -128,6 +138,19 @@ def bottleneck(facts: Facts) -> Iterator[Finding]:
             f"for {node.name}, or a skip around it with SUM or CONCAT."
         )
         yield reported("STR022", node, message, evidence, fix)
+
+
+def _wider_behind(facts: Facts, nodes: list[Node]) -> dict[str, Node | None]:
+    """For each of some nodes in order, the next one with more numbers."""
+    found: dict[str, Node | None] = {}
+    wider: list[tuple[int, Node]] = []  # each has more numbers than the one behind it in this list
+    for node in reversed(nodes):
+        numbers = prod(facts.shapes[node.name])
+        while wider and wider[-1][0] <= numbers:
+            wider.pop()
+        found[node.name] = wider[-1][1] if wider else None
+        wider.append((numbers, node))
+    return found
 
 
 def _enough(facts: Facts, node: Node, dimensions: int) -> int:
@@ -265,6 +288,8 @@ def _towers(facts: Facts, node: Node, known: dict[str, Towers]) -> Towers | None
     if not parts or len({part.root for part in parts}) > 1:
         return None
     operation, channels, first = node.operation, (*facts.shapes[node.name], 1)[0], parts[0]
+    if max(channels, first.channels) > MOST_CHANNELS:
+        return None
     groups = _groups(facts, node)
     passes = isinstance(operation, CHANNELWISE) and not isinstance(operation, Softmax)
     if (passes or groups == first.channels) and channels == first.channels:
@@ -371,7 +396,8 @@ def _linear_before(facts: Facts, node: Node) -> Node | None:
 def _is_factored(facts: Facts, first: Node, second: Node) -> bool:
     """Whether two layers are meant as factors of one: MobileNet, Xception and ConvNeXt leave activations out there.
 
-    Such are a depthwise or grouped layer, an upsampling, a low rank, and 1xk with kx1.
+    Such are a depthwise or grouped layer, its 1x1 projection, an upsampling, a low rank, and 1xk with kx1. A 1x1
+    convolution that keeps the width in front of one that widens is taken for such a projection too.
     """
     if any(isinstance(node.operation, DepthwiseConv) or _groups(facts, node) > 1 for node in (first, second)):
         return True
@@ -379,11 +405,27 @@ def _is_factored(facts: Facts, first: Node, second: Node) -> bool:
         return True
     kernels = [_kernel(node.operation, facts.given(node)) for node in (first, second)]
     rank = _vector(facts, first, facts.shapes[first.name])
-    low = rank < min(_vector(facts, first, facts.given(first)), _vector(facts, second, facts.shapes[second.name]))
-    if low and any(max(kernel, default=1) == 1 for kernel in kernels):
+    widens = rank < _vector(facts, second, facts.shapes[second.name])
+    most = _vector(facts, first, facts.given(first)) - isinstance(first.operation, FC)
+    if widens and rank <= most and any(max(kernel, default=1) == 1 for kernel in kernels):
+        return True
+    if max(kernels[0], default=0) == 1 and _is_projection(facts, first):
         return True
     crossed = len(kernels[0]) == len(kernels[1]) and all(1 in pair for pair in zip(*kernels, strict=True))
     return crossed and all(max(kernel, default=1) > 1 for kernel in kernels)
+
+
+def _is_projection(facts: Facts, node: Node) -> bool:
+    """Whether a layer stands right behind a depthwise or grouped one, activations and gates aside."""
+    pending, seen = list(node.inputs), set(node.inputs)
+    while pending:
+        before = facts.nodes[pending.pop()]
+        if _groups(facts, before) > 1:
+            return True
+        if isinstance(before.operation, BEFORE_PROJECTION):
+            pending += [name for name in before.inputs if name not in seen]
+            seen.update(before.inputs)
+    return False
 
 
 def _kernel(operation: Operation, shape: Shape) -> tuple[int, ...]:

@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 from itertools import product
 from math import gcd, lcm, prod
 
 from .architecture import Architecture, Node
+from .kinship import ALIKE, Labels, labels
 from .operations import NO_VALUES, Reading, Shape
-from .relations import Relation, within
+from .relations import Relation, Taps, within
 
 LONGEST_AXIS = 2**20
 MOST_PHASES = 4096
 MOST_PRODUCTS = 256
 MOST_POSITIONS = 4096
+LONG = 2**14  # positions from which arrays pay
+MOST_PLACES = 3 * 2**23  # of all feature maps, times the digits of the taps of their windows
 MOST_WORK = 2_000_000  # steps of some microseconds, for all that is asked of one network
 LONGEST_CHAIN_AXIS = 4096  # beyond this, the sets of all positions of a chain would fill the memory
 
@@ -56,6 +60,7 @@ class Field:
     def through(self, relation: Relation) -> Field | None:
         """What is seen after one more operation; None if positions would repeat too late to be written down.
 
+        >>> from striate.geometry import Axis
         >>> Field().through(Relation.window(Axis(2, stride=2), 8)).spans
         ((0, 1),)
         """
@@ -121,16 +126,12 @@ class Sight:
             return self if axis == self.axis else Sight(axis, self.first, self.last, self.field)
         if axis is None:  # the same for all outputs: they read everything
             return Sight(None, (min(self.first),), (max(self.last),), None)
+        first, last = [blind] * relation.outputs, [-1] * relation.outputs
         taps = relation.taps or ()
-        if len(taps) == 1 and isinstance(taps[0], range) and relation.border == "zeros":
-            first = _over_windows(self.first, relation, taps[0], min, blind)
-            last = _over_windows(self.last, relation, taps[0], max, -1)
-        else:
-            ends = enumerate(zip(*relation.ends(), strict=True))
-            reads = [[i for i in relation.reads(o) if a <= i <= b] for o, (a, b) in ends]
-            first = tuple(min((self.first[i] for i in some), default=blind) for some in reads)
-            last = tuple(max((self.last[i] for i in some), default=-1) for some in reads)
-        return Sight(axis, first, last, None if self.field is None else self.field.through(relation))
+        for phase, reads in enumerate(taps):
+            first[phase :: len(taps)] = _over_windows(self.first, relation, reads, phase, min, blind)
+            last[phase :: len(taps)] = _over_windows(self.last, relation, reads, phase, max, -1)
+        return Sight(axis, tuple(first), tuple(last), None if self.field is None else self.field.through(relation))
 
     def union(self, other: Sight) -> Sight:
         """What two branches see together; they follow the same axis, or one of them none."""
@@ -147,31 +148,60 @@ class Sight:
 
 
 def _over_windows(
-    values: tuple[int, ...], relation: Relation, taps: range, pick: Callable[[int, int], int], empty: int
-) -> tuple[int, ...]:
-    """The least (or largest) value under every window; ``empty`` under one that reads nothing.
+    values: tuple[int, ...], relation: Relation, taps: Taps, phase: int, pick: Callable[[int, int], int], empty: int
+) -> list[int]:
+    """The least (or largest) value under every window of a phase; ``empty`` under one that reads nothing.
 
-    Windows of 1, 2, 4, ... taps are built from each other, so the work grows with the logarithm of the kernel.
+    What another border than zeros adds is left out: it is no interior position's. Windows of 1, 2, 4, ... taps are
+    built from each other, so the work grows with the logarithm of the kernel.
     """
-    reach = (relation.outputs - 1) * relation.shift
+    count = len(range(phase, relation.outputs, len(relation.taps or (0,))))
+    reach = max(0, count - 1) * relation.shift
     real = within(taps, -reach, relation.inputs)
-    if not real:
-        return (empty,) * relation.outputs
+    if not real or not count:
+        return [empty] * count
+    if not isinstance(real, range):  # few, and not evenly spaced
+        parts = [_over_windows(values, relation, range(tap, tap + 1), phase, pick, empty) for tap in real]
+        return [reduce(pick, some) for some in zip(*parts, strict=True)]
     before, after = max(0, -real[0]), max(0, reach + real[-1] - relation.inputs + 1)
     block = [*[empty] * before, *values, *[empty] * after]
-    merged: list[int] | None = None
-    step, width, done, left = getattr(real, "step", 1), 1, 0, len(real)
+    found = (_merged_long if len(block) > LONG else _merged)(block, real, pick)[before + real[0] :]
+    return found[: reach + 1 : relation.shift] if relation.shift else found[:1] * count
+
+
+def _merged(block: list[int], taps: range, pick: Callable[[int, int], int]) -> list[int]:
+    """For each place the least (or largest) value at as many evenly spaced places from it on as there are taps."""
+    merged: list[int] = []
+    width, done, left = 1, 0, len(taps)
     while left:
         if left & 1:
-            shifted = block[done * step :]
-            merged = shifted if merged is None else list(map(pick, merged, shifted))
+            shifted = block[done * taps.step :]
+            merged = list(map(pick, merged, shifted)) if done else shifted
             done += width
         left >>= 1
         if left:
-            block = list(map(pick, block, block[width * step :]))
+            block = list(map(pick, block, block[width * taps.step :]))
             width *= 2
-    start = before + real[0]
-    return tuple((merged or [])[start : start + reach + 1 : relation.shift])
+    return merged
+
+
+def _merged_long(block: list[int], taps: range, pick: Callable[[int, int], int]) -> list[int]:
+    """The same for long axes; arrays are faster there, and slower to load than all of a small network takes."""
+    import numpy as np
+
+    choose = np.minimum if pick is min else np.maximum
+    values = merged = np.array(block)
+    width, done, left = 1, 0, len(taps)
+    while left:
+        if left & 1:
+            shifted = values[done * taps.step :]
+            merged = choose(merged[: len(shifted)], shifted) if done else shifted
+            done += width
+        left >>= 1
+        if left:
+            values = choose(values[: -width * taps.step], values[width * taps.step :])
+            width *= 2
+    return list(merged.tolist())
 
 
 class Support:
@@ -198,7 +228,9 @@ class Support:
         self.sights: dict[str, tuple[Sight, ...] | str] = {}
         self._ever: dict[str, Region] = {}
         self._chain: dict[str, tuple[tuple[int, ...], ...] | None] = {}
+        self._labels: dict[str, Labels] = {}
         self._left = MOST_WORK
+        self._places = MOST_PLACES
         self._coverage: dict[str, tuple[int, int] | str] = {}
         self._blind = max(self.size, default=0) + 1
         for node in architecture:
@@ -212,6 +244,9 @@ class Support:
         if not node.inputs:
             if node.name != next(iter(self.nodes)):
                 return f"{node.name} does not come from the input"
+            if not self.size:
+                return "the input has no positions"
+            self._labels[node.name] = ALIKE
             places = [tuple(range(n)) for n in self.size]
             return tuple(Sight(axis, p, p, Field()) for axis, p in enumerate(places))
         if broken := next((seen for name in node.inputs if isinstance(seen := self.sights[name], str)), None):
@@ -220,6 +255,11 @@ class Support:
         self.readings[node.name] = readings
         sources = zip(node.inputs, readings, strict=True)
         parts = [self._through(node, name, reading) for name, reading in sources]
+        kin = labels(node.operation, [self._labels[n] for n in node.inputs], [self.shapes[n] for n in node.inputs],
+                     self.shapes[node.name])  # fmt: skip
+        if isinstance(kin, str):
+            return f"in {node.name} {kin}"
+        self._labels[node.name] = kin
         known: list[tuple[Sight, ...]] = []
         for part in parts:
             if isinstance(part, str):
@@ -242,6 +282,11 @@ class Support:
             return seen
         if isinstance(reading, str):
             return () if reading == NO_VALUES else f"after {node.name}: {reading}"
+        for axis, relation in reading:
+            widest = max(map(len, relation.taps or ()), default=0)
+            self._places -= relation.outputs * min(widest, relation.inputs).bit_length() if axis is not None else 0
+        if self._places < 0:
+            return f"after {node.name}: its feature maps and windows together are too long to follow"
         return tuple(
             sight if sight.axis is None else sight.through(*reading[sight.axis], self._blind) for sight in seen
         )
@@ -276,6 +321,7 @@ class Support:
         if isinstance(reading, str):
             return False
         whole = _everything(self.shapes[node.name])
+        self._spend(_effort(reading))
         return not _is_merged(reading) and _read(whole, reading) == _everything(self.shapes[node.inputs[0]])
 
     def _back(self, name: str, region: Region) -> tuple[Region, bool]:
@@ -297,6 +343,7 @@ class Support:
             for source, reading in zip(node.inputs, self.readings[last], strict=True):
                 if isinstance(reading, str):
                     continue
+                self._spend(len(here) * _effort(reading))
                 if _is_merged(reading):
                     raise _TooManyError(f"in {last} two axes have become one, and sets are known for each axis alone")
                 clipped = clipped or _meets_border(here, reading)
@@ -326,6 +373,8 @@ class Support:
 
         A sentence if that is unknown.
         """
+        if isinstance(seen := self.sights[name], str):
+            return seen
         pending = []
         while name not in self._coverage and self._is_pointwise(name):
             pending.append(name)  # it covers what its input covers
@@ -407,8 +456,9 @@ class Support:
             elif relation.is_identity:
                 found.append(masks)
             else:
+                widest = max(map(len, relation.taps or ()), default=0)
+                self._spend(relation.outputs * min(widest, relation.inputs) * (1 + relation.inputs // 4096) // 8)
                 reads = [relation.reads(o) for o in range(relation.outputs)]
-                self._spend(sum(map(len, reads)) // 8)
                 found.append(tuple(_union(masks[i] for i in some) for some in reads))
         return tuple(found)
 
@@ -446,6 +496,18 @@ def _read(region: Region, reading: Reading) -> Region:
         if all(read):
             found.add(read)
     return frozenset(found)
+
+
+def _effort(reading: Reading) -> int:
+    """Steps that it takes to follow sets back through an operation, in proportion to their length."""
+    steps = 1
+    for axis, relation in reading:
+        widest = max(map(len, relation.taps or ()), default=0)
+        if axis is not None and not relation.is_identity:
+            steps += (relation.inputs + relation.outputs) * min(widest, relation.inputs).bit_length() // 4096
+        if axis is not None and relation.border in ("circular", "reflect"):
+            steps += relation.outputs * min(widest, 2 * relation.inputs) // 64
+    return steps
 
 
 def _is_merged(reading: Reading) -> bool:

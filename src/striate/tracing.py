@@ -8,22 +8,17 @@ several times as long.
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import lru_cache
-from inspect import Parameter, signature
-from pathlib import Path
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
-from torch.nn.parameter import UninitializedParameter
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
 from . import shortcuts, units
@@ -32,10 +27,20 @@ from .aten import ACTIVATIONS, CHEAP, HANDLERS, PRODUCTS, Call, pointwise
 from .aten_products import multiply_adds
 from .drafting import Constant, Draft, Sketch, Traced, Value, relearned
 from .errors import GeometryError, OptionError, StriateError
-from .factors import plain, single
+from .factors import BATCH, plain, single
 from .operations import (
     Channels,
     Foreign,
+)
+from .shortcuts import (
+    arguments_of,
+    caller,
+    flattened,
+    mapped,
+    memory_of,
+    require_one_tensor,
+    spot_of,
+    tensors_of,
 )
 from .windows import (
     Input,
@@ -43,10 +48,17 @@ from .windows import (
     written,
 )
 
-INSIDE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 LOCK = threading.RLock()  # while a model is traced its weights are on the meta device
 NUMBER = "_local_scalar_dense"  # what gives the value of a tensor to Python
 SMALL = 2**16  # values of a constant up to which it is computed
+COPIES = (
+    "clone",
+    "_to_copy",
+    "copy",
+    "copy_",
+    "positive",
+    "alias",
+)  # whether one is made depends on sizes of one entry
 REWRITTEN = "a part of it is written to through a view"
 WORDS = {"native_layer_norm": "layer_norm", "native_group_norm": "group_norm", "native_batch_norm": "batch_norm"}
 
@@ -87,55 +99,41 @@ def trace(model: nn.Module, input_size: Sequence[int]) -> Trace:
             f"input_size={input_size!r} must be (channels, *spatial) of one example, as in (3, 224, 224)."
         )
     model = getattr(model, "_orig_mod", model)  # of a compiled model
-    _require_one_tensor(model)
+    require_one_tensor(model)
     try:
-        return _traced(model, shape, 2)
+        found, tracer = _traced(model, shape, 2)
     except GeometryError as error:
         try:
-            return _traced(model, shape, 1)  # it may insist on a batch of one
+            return _traced(model, shape, 1)[0]  # it may insist on a batch of one
+        except GeometryError as alone:
+            raise alone from None  # its sizes are those of one example
         except StriateError:
             raise error from None
+    if tracer.sized_by:
+        _require_same_work(model, shape, tracer)
+    return found
 
 
-def _traced(model: nn.Module, shape: Shape, batch: int) -> Trace:
+def _traced(model: nn.Module, shape: Shape, batch: int) -> tuple[Trace, _Tracer]:
     with LOCK, _Tracer(model, shape, batch).running() as tracer:
         given = tracer.start()
-        outputs = list(_tensors(model(given)))
-        return _finished(tracer, outputs)
+        outputs = list(tensors_of(model(given)))
+        return _finished(tracer, outputs), tracer
 
 
-def _require_one_tensor(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise OptionError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
-        raise OptionError(f"{type(model).__name__} has lazy layers without weights; call the model once before.")
-    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+def _require_same_work(model: nn.Module, shape: Shape, two: _Tracer) -> None:
+    """Insist that a model which reads sizes does the same for one example as for two."""
     try:
-        entries = list(signature(model.forward).parameters.values())
-    except (TypeError, ValueError):  # compiled code does not say
+        _, one = _traced(model, shape, 1)
+    except StriateError:
         return
-    needed = [e.name for e in entries if e.default is Parameter.empty and e.kind in kinds]
-    needed += [e.name for e in entries if e.default is Parameter.empty and e.kind == Parameter.KEYWORD_ONLY]
-    if len(needed) > 1:
+    if one.work != two.work:
+        rows = zip([*one.work, ("", "")], [*two.work, ("", "")], strict=False)
+        place = next(max(row)[1] for row in rows if row[0] != row[1])
         raise OptionError(
-            f"{type(model).__name__}.forward needs {len(needed)} arguments ({', '.join(needed)}), but one tensor is "
-            "given; wrap the model in a module that takes one and fills in the others."
+            f"In {place or type(model).__name__}, {two.sized_by}: the model does one thing for one example and another "
+            "for two, so that there is no network of one example; let it not depend on the size of the batch."
         )
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """All tensors of an output, the first one first."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for entry in output.values():
-            yield from _tensors(entry)
-    elif isinstance(output, list | tuple):
-        for entry in output:
-            yield from _tensors(entry)
-    elif is_dataclass(output):
-        for entry in fields(output):
-            yield from _tensors(getattr(output, entry.name))
 
 
 # -------------------------------------------------------------------------------------------------------- what is seen
@@ -156,15 +154,17 @@ class _Tracer(TorchDispatchMode):
         self.names = {module: name for name, module in reversed(list(model.named_modules()))}
         self.parameters = {id(p): (name, p.numel()) for name, p in model.named_parameters()}
         self.found: dict[int, Traced] = {id(p): Constant(frozenset([id(p)])) for p in model.parameters()}
-        self.memory = {_memory(p): self.found[id(p)] for p in model.parameters()}
+        self.memory = {memory_of(p): self.found[id(p)] for p in model.parameters()}
         self.sharing: dict[int, list[Tensor]] = {}
         self.parts: dict[int, tuple[Draft, frozenset[int]]] = {}
         self.overwritten: dict[int, tuple[Value, tuple[str, str]]] = {}
         self.stack: list[tuple[nn.Module, str]] = []
         self.quiet = 0
+        self.sized_by = ""
+        self.work: list[tuple[str, str]] = []
         self.last: Any = None
         self.spot = ""
-        self.state = {_memory(t) for t in (*model.parameters(), *model.buffers())}
+        self.state = {memory_of(t) for t in (*model.parameters(), *model.buffers())}
         self.doubles: dict[int, tuple[Tensor, Tensor]] = {}
         self.thread = threading.get_ident()
         self.first = Draft("input", Input(shape), (), shape)
@@ -184,7 +184,7 @@ class _Tracer(TorchDispatchMode):
             torch.backends.mha.set_fastpath_enabled(False)  # one opaque operator for a whole transformer layer
             after.callback(modules.register_module_forward_pre_hook(self.enter).remove)
             after.callback(modules.register_module_forward_hook(self.leave).remove)
-            for context in (torch.no_grad(), self, _Functions(self)):
+            for context in (torch.no_grad(), self, units.Functions(self)):
                 after.enter_context(context)
             try:
                 yield self
@@ -253,13 +253,13 @@ class _Tracer(TorchDispatchMode):
         """Name and source of what is computed now."""
         kind = WORDS.get(kind, kind).strip("_")
         if not self.stack:
-            return kind, _caller()
+            return kind, caller()
         module, name = self.stack[-1]
         own = type(module).__module__.startswith(("torch.nn.", "striate."))
         inner = [key for key, _ in module.named_children() if key != "parametrizations"]
         if (own and name and not inner) or units.is_unit(module):
             return name or kind, f"{name} ({type(module).__name__})".lstrip()
-        return f"{name}.{kind}".lstrip("."), _caller()
+        return f"{name}.{kind}".lstrip("."), caller()
 
     def where(self) -> str:
         """The module that is at work."""
@@ -275,7 +275,9 @@ class _Tracer(TorchDispatchMode):
                 f"In {self.where()}, {self.spot}: the size of what {name} gives cannot be told from the sizes that it "
                 "is given; for an operator of your own, tell it with torch.library.register_fake."
             )
-        return GeometryError(f"In {self.where()}, given {written((self.batch, *self.first.shape))}: {words}")
+        spot = spot_of(error)
+        place = f"{self.where()}, {spot}" if spot else self.where()
+        return GeometryError(f"In {place}, given {written(self.first.shape)}: {words}")
 
     # ---------------------------------------------------------------------------------------------------------- tensors
 
@@ -284,7 +286,7 @@ class _Tracer(TorchDispatchMode):
         found = self.found.get(id(tensor)) if isinstance(tensor, Tensor) else Constant()
         if found is not None:
             return found
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         if memory not in self.overwritten:
             return self.memory.get(memory, Constant())
         value, origin = self.overwritten[memory]
@@ -295,7 +297,7 @@ class _Tracer(TorchDispatchMode):
     def bind(self, tensor: Tensor, found: Traced) -> None:
         """Remember what a tensor is, and keep it, so that its id stays its own."""
         if id(tensor) not in self.found:
-            self.sharing.setdefault(_memory(tensor), []).append(tensor)
+            self.sharing.setdefault(memory_of(tensor), []).append(tensor)
             if isinstance(found, Value) and isinstance(found.draft.operation, Channels):
                 (whole,) = found.draft.inputs
                 self.parts[id(tensor)] = whole, frozenset(found.draft.operation.numbers(whole.shape[0]))
@@ -310,7 +312,7 @@ class _Tracer(TorchDispatchMode):
         """Remember what was written to a tensor, and what that makes of all that lie in the same memory."""
         old = self.of(tensor)
         self.bind(tensor, found)
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         if isinstance(found, Value):
             self.overwritten[memory] = found, self.place("copy")
         rewritten: dict[Draft, Draft] = {}
@@ -336,9 +338,12 @@ class _Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace == "prim":
             return func(*args, **kwargs)
-        tensors = [entry for entry in _flat((*args, *kwargs.values())) if isinstance(entry, Tensor)]
+        tensors = [entry for entry in flattened((*args, *kwargs.values())) if isinstance(entry, Tensor)]
         output = self.sized(func, tensors, args, kwargs)
         if tensors and not self.quiet:
+            name = func.overloadpacket.__name__
+            if name not in COPIES and (func.overloadpacket in flop_registry or torch.Tag.pointwise in func.tags):
+                self.work.append((name, self.stack[-1][1] if self.stack else ""))
             self.see(func, args, kwargs, output)
         return output
 
@@ -360,13 +365,13 @@ class _Tracer(TorchDispatchMode):
         if "device" in kwargs:
             kwargs = kwargs | {"device": torch.device("meta")}
         if doubled:
-            args, kwargs = _mapped(args, doubled), {name: _mapped(entry, doubled) for name, entry in kwargs.items()}
+            args, kwargs = mapped(args, doubled), {name: mapped(entry, doubled) for name, entry in kwargs.items()}
         shortcut = shortcuts.SIZES.get(func)
         known = None if shortcut is None else shortcut(*args, **kwargs)
         try:
             output = func(*args, **kwargs) if known is None else known
         except (NotImplementedError, RuntimeError):
-            self.last, self.spot = func, _caller()
+            self.last, self.spot = func, caller()
             raise
         first = next((t for t in tensors if doubled.get(id(t)) is output), None)
         return output if first is None else first  # what is written in place is the model's own tensor still
@@ -374,7 +379,9 @@ class _Tracer(TorchDispatchMode):
     def made(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """A new tensor that depends on none: its values matter where they are few and not random."""
         asked = kwargs.get("device")
-        if "device" not in {name for name, _, _ in _arguments(func)} or (asked and torch.device(asked).type == "meta"):
+        if "device" not in {name for name, _, _ in arguments_of(func)} or (
+            asked and torch.device(asked).type == "meta"
+        ):
             return func(*args, **kwargs)
         output = func(*args, **kwargs | {"device": torch.device("meta")})
         few = isinstance(output, Tensor) and output.numel() <= SMALL
@@ -383,13 +390,13 @@ class _Tracer(TorchDispatchMode):
 
     def is_harmless(self, func: Any, tensors: Sequence[Tensor]) -> bool:
         """Whether an operator may be run: it computes little, changes nothing of the model, and sees no input."""
-        names = _arguments(func)
+        names = arguments_of(func)
         views = func.is_view or func.overloadpacket.__name__ == NUMBER
         if any(isinstance(self.of(t), Value) for t in tensors) or torch.Tag.nondeterministic_seeded in func.tags:
             return False
         if views and not any(writes for _, _, writes in names):
             return True
-        return all(_memory(t) not in self.state and t.numel() <= SMALL for t in tensors)
+        return all(memory_of(t) not in self.state and t.numel() <= SMALL for t in tensors)
 
     def double(self, tensor: Tensor) -> Tensor:
         """A tensor of the same size that holds nothing."""
@@ -400,7 +407,7 @@ class _Tracer(TorchDispatchMode):
                 empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
             if isinstance(tensor, nn.Parameter):
                 empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
-                self.memory[_memory(empty)] = self.of(tensor)
+                self.memory[memory_of(empty)] = self.of(tensor)
             self.doubles[id(tensor)] = tensor, empty
         return self.doubles[id(tensor)][1]
 
@@ -408,13 +415,13 @@ class _Tracer(TorchDispatchMode):
         """Why the model cannot go on."""
         place = self.where()
         return (
-            f"In {place}, {_caller()}: what the model does next depends on the value of a tensor, and tracing knows "
+            f"In {place}, {caller()}: what the model does next depends on the value of a tensor, and tracing knows "
             "sizes only; let the model decide by sizes, or trace the parts before and behind it."
         )
 
     def see(self, func: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Note what an operator makes of what it is given."""
-        names = _arguments(func)
+        names = arguments_of(func)
         given = {name: default for name, default, _ in names}
         given.update(zip(given, args, strict=False))
         given.update(kwargs)
@@ -431,7 +438,7 @@ class _Tracer(TorchDispatchMode):
         if handler is None and elementwise:
             handler = pointwise
         why = "" if elementwise or name in CHEAP else f"nobody has told what {func.namespace}::{name} costs"
-        self.note(name, handler, given, output, written=written, why=why, func=func)
+        self.note(name, handler, given, output, written=written, why=why, func=func, again=(func, args, kwargs))
 
     def note(
         self,
@@ -444,10 +451,12 @@ class _Tracer(TorchDispatchMode):
         written: Sequence[Tensor] = (),
         why: str = "",
         func: Any = None,
+        again: tuple[Any, Any, dict[str, Any]] | None = None,
     ) -> None:
         """Draft the node of an operator, and remember what its outputs are."""
-        outputs = [output] if isinstance(output, Tensor) else [t for t in output or () if isinstance(t, Tensor)]
-        call = Call(self.sketch, name, given, tuple(tuple(t.shape) for t in outputs or written), self.of)
+        outputs = [entry for entry in flattened([output]) if isinstance(entry, Tensor)]
+        outs = tuple(tuple(t.shape) for t in outputs or written)
+        call = Call(self.sketch, name, given, outs, self.of, in_place=bool(written))
         tensors = call.tensors()
         known = [self.of(tensor) for tensor in tensors]
         learned = learned.union(*(entry.learned for entry in known if isinstance(entry, Constant)))
@@ -455,7 +464,7 @@ class _Tracer(TorchDispatchMode):
         if name in ("fill", "zero", "uniform", "normal") or not values:
             found: Sequence[Traced] = [Constant(learned)] * max(len(outputs), 1)
         else:
-            found = self.drafted(call, handler, values, why, func, tensors, output)
+            found = self.drafted(call, handler, values, why, func, again, output)
         if learned and values and self.sketch.drafts[-1].name != "input" and isinstance(found[0], Value):
             found[0].draft.learned |= learned
         for tensor, entry in zip(outputs, [*found, *[found[0]] * len(outputs)], strict=False):
@@ -465,7 +474,7 @@ class _Tracer(TorchDispatchMode):
             self.write(tensor, found[0])
 
     def drafted(
-        self, call: Call, handler: Any, values: list[Value], why: str, func: Any, tensors: list[Tensor], output: Any
+        self, call: Call, handler: Any, values: list[Value], why: str, func: Any, again: Any, output: Any
     ) -> Sequence[Traced]:
         """What the outputs are: as its handler says, or else of unknown reads."""
         reason = f"what {call.name} reads is not known here"
@@ -485,7 +494,45 @@ class _Tracer(TorchDispatchMode):
             macs, why = known, ""
         if func is not None and (formula := flop_registry.get(func.overloadpacket)) is not None:
             macs, why = self._counted(formula, call, output), ""
-        return [self.sketch.opaque(call.name, values, out, reason, macs, why) for out in call.outs[:1]]
+        places = self.examples(again, call.outs)
+        first = self.sketch.opaque(call.name, values, call.out, reason, macs, why, place=places.get(0))
+        found = [first]
+        for k, out in enumerate(call.outs[1:], 1):
+            like = next((entry for entry in found if entry.sizes == out), None)
+            found.append(like or self.sketch.opaque(call.name, [first], out, reason, 0, place=places.get(k)))
+        return found
+
+    def examples(self, again: Any, outs: Sequence[Shape]) -> dict[int, int]:
+        """Which axis of each output the examples stand along (-1: none), where one more of them tells."""
+        if again is None or self.batch == 1:
+            return {}
+        func, args, kwargs = again
+        more: dict[int, Tensor] = {}
+        for tensor in (t for t in flattened((*args, *kwargs.values())) if isinstance(t, Tensor)):
+            found = self.of(tensor)
+            if isinstance(found, Value):
+                sizes = [prod(n + (a == BATCH) for a, n in ((f.axis, f.size) for f in axis)) for axis in found.layout]
+                more[id(tensor)] = torch.empty(sizes, dtype=tensor.dtype, device="meta")
+            elif tensor.device.type != "meta":
+                more[id(tensor)] = self.double(tensor)
+        self.quiet += 1
+        try:
+            with _disable_current_modes():
+                given = {name: mapped(entry, more) for name, entry in kwargs.items()}
+                output = func(*mapped(args, more), **given)
+        except Exception:  # sizes among its arguments speak of as many examples as there were
+            return {}
+        finally:
+            self.quiet -= 1
+        told = {entry for entry in flattened((*args, *kwargs.values())) if isinstance(entry, int)}
+        places = {}
+        for k, (entry, out) in enumerate(zip(tensors_of(output), outs, strict=False)):
+            grown = [axis for axis, (n, m) in enumerate(zip(out, entry.shape, strict=False)) if n != m]
+            if len(grown) == 1 and out[grown[0]] % self.batch == 0:
+                places[k] = grown[0]
+            elif not grown and not any(n in told for n in out if n % self.batch == 0):
+                places[k] = -1
+        return places
 
     def _counted(self, formula: Any, call: Call, output: Any) -> int:
         return int(formula(*call.given.values(), out_val=output)) // 2 // self.batch
@@ -508,73 +555,10 @@ def _same_map(old: Value, new: Value) -> bool:
     return (old.layout, old.draft.shape) == (new.layout, new.draft.shape)
 
 
-def _flat(entries: Any) -> Iterator[Any]:
-    """All entries of lists in lists."""
-    for entry in entries:
-        if isinstance(entry, list | tuple):
-            yield from _flat(entry)
-        else:
-            yield entry
-
-
-def _mapped(entry: Any, others: dict[int, Tensor]) -> Any:
-    """The same with other tensors."""
-    if isinstance(entry, list | tuple):
-        return type(entry)(_mapped(one, others) for one in entry)
-    return others.get(id(entry), entry) if isinstance(entry, Tensor) else entry
-
-
 def _copied(call: Call) -> Traced:
     """One tensor written over another."""
     value = call.value("self")
     return HANDLERS["expand"](call) if value.sizes != call.out else value  # type: ignore[return-value]
-
-
-class _Functions(TorchFunctionMode):
-    """Sees functions that PyTorch takes apart before the dispatcher, but that are one operation on paper."""
-
-    def __init__(self, tracer: _Tracer) -> None:
-        super().__init__()
-        self.tracer = tracer
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """See a function."""
-        unit = units.FUNCTIONS.get(func)
-        kwargs = kwargs or {}
-        if unit is None or self.tracer.quiet:
-            return func(*args, **kwargs)
-        names, handler = unit
-        given = dict(zip(names, args, strict=False)) | kwargs
-        if not units.wanted(given) or not isinstance(self.tracer.of(given.get(names[0])), Value):
-            return func(*args, **kwargs)
-        self.tracer.quiet += 1
-        try:
-            output = func(*args, **kwargs)
-        finally:
-            self.tracer.quiet -= 1
-        self.tracer.note(func.__name__, handler, given, output, why=units.COSTS)
-        return output
-
-
-@lru_cache(maxsize=1024)
-def _arguments(func: Any) -> list[tuple[str, Any, bool]]:
-    """Name and default of each argument, and whether the operator writes to it."""
-    return [
-        (a.name, a.default_value, a.alias_info is not None and a.alias_info.is_write) for a in func._schema.arguments
-    ]
-
-
-def _memory(tensor: Tensor) -> int:
-    """Which memory a tensor lies in."""
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
-
-
-def _caller() -> str:
-    """File and line of the code that called PyTorch."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((*INSIDE, "<")):
-        frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame is not None else ""
 
 
 # ------------------------------------------------------------------------------------------------- what comes out of it
@@ -611,6 +595,9 @@ def _result(sketch: Sketch, value: Value) -> Draft:
         axis for axis in plain(value.draft.shape, sketch.batch) if axis
     ]:
         return value.draft
+    place = next((k for k, axis in enumerate(value.layout) if axis == single(BATCH, sketch.batch)), 0)
+    if place and sketch.batch > 1:
+        value = value.relaid((value.layout[place], *value.layout[:place], *value.layout[place + 1 :]))
     try:
         return sketch.flat(value).draft
     except GeometryError as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from . import layers, pooling_layers
 from .aten import Call
@@ -16,12 +20,16 @@ from .aten_products import attention, linear_layer
 from .aten_windows import padded
 from .drafting import Traced, Value
 from .errors import GeometryError
-from .factors import single
+from .factors import BATCH, REPEAT, Axis, single
 from .operations import (
+    Dropout,
+    Foreign,
     LocalResponseNorm,
     Maxout,
 )
 from .rearranging import squashed
+from .relations import Relation
+from .shortcuts import INSIDE, caller, flattened, mapped
 from .windows import (
     AdaptiveAvgPool,
     AdaptivePool,
@@ -37,8 +45,10 @@ from .windows import (
     TiledConv,
     TransposedConv,
     Unpool,
+    all_positions,
 )
 
+SIZES = (Tensor.shape.__get__, Tensor.size, Tensor.__len__)  # type: ignore[attr-defined]
 COSTS = "its layer does not tell what it costs"
 Unit = tuple[tuple[str, ...], Callable[[Call], Any]]
 
@@ -104,6 +114,8 @@ LAYERS: dict[type[nn.Module], Callable[[Any], Operation | None]] = {
 
 def is_unit(module: nn.Module) -> bool:
     """Whether a layer is one operation on paper."""
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return type(module) in RECURRENT
     return isinstance(module, UNITS)
 
 
@@ -168,14 +180,85 @@ def _unpool(call: Call, layer: Any) -> Sequence[Traced]:
     return [Value(draft, whole.layout)]
 
 
+# -------------------------------------------------------------------------------------------------- recurrent layers
+
+STEPS = "a recurrent layer reads all steps before its own"
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def _recurrent(call: Call, layer: Any) -> Sequence[Traced]:
+    """Steps one after the other; the states that it ends with read them all."""
+    value = call.value("given0")
+    if len(value.layout) != 3:
+        raise GeometryError("it gets one example without a batch")
+    examples, steps = (0, 1) if layer.batch_first else (1, 0)
+    if (value.layout[examples] or single(BATCH, 1)) != (single(BATCH, call.sketch.batch) or single(BATCH, 1)):
+        raise GeometryError("what it takes for examples are parts of one")
+    ways, features = 1 + layer.bidirectional, layer.proj_size or layer.hidden_size
+    macs, given = 0, layer.input_size
+    for _ in range(layer.num_layers):
+        own = GATES[layer.mode.partition("_")[0]] * layer.hidden_size * (given + features)
+        macs += ways * (own + layer.proj_size * layer.hidden_size)
+        given = ways * features
+    operands = [(value, [2]), *((state, [2]) for state in call.values()[1:])]
+    rows: list[Any] = [((0, 0),), ((0, 1),), given]
+    found = call.sketch.product(call.name, operands, rows, macs * value.sizes[steps])
+    _mix_steps(found, value, value.layout[steps], both=bool(layer.bidirectional))
+    ends = [_ending(call, found, sizes) for sizes in call.outs[1:]]
+    return [found, *ends]
+
+
+def _mix_steps(found: Value, value: Value, steps: Axis, both: bool) -> None:
+    """Let each step read those that it does."""
+    operation = found.draft.operation
+    if not isinstance(operation, Foreign):
+        return
+    reading = operation.reading[0]
+    among = {factor.axis for factor in steps if factor.axis >= 1}
+    if isinstance(reading, str) or not among:
+        return
+    kept = {f.axis for f in value.factors if f not in steps} & among
+    rows = tuple(
+        (None, Relation.everything(n)) if axis in among else row
+        for axis, (row, n) in enumerate(zip(reading, value.draft.shape[1:], strict=True), 1)
+    )
+    mixed = STEPS if not both or kept else rows
+    found.draft.operation = replace(operation, reading=(mixed, *operation.reading[1:]))
+
+
+def _ending(call: Call, found: Value, sizes: Sequence[int]) -> Value:
+    """States at the end ``(layers, batch, features)``, as channels."""
+    shape = found.draft.shape
+    count, _, features = sizes
+    draft = call.sketch.node(f"{call.name}_state", None, [found], (count * features,), (all_positions(shape),))
+    return Value(draft, (single(0, count, features), single(BATCH, call.sketch.batch), single(0, features)))
+
+
+def _recurrent_cell(call: Call, layer: Any) -> Sequence[Traced]:
+    """One step."""
+    value = call.value("given0")
+    if len(value.layout) != 2 or any(f.axis in (BATCH, REPEAT) for f in value.layout[1]):
+        raise GeometryError("it gets one example without a batch")
+    macs = GATES[call.name.removesuffix("Cell")] * layer.hidden_size * (layer.input_size + layer.hidden_size)
+    macs *= value.sizes[0] // call.sketch.batch
+    operands: list[Any] = [(value, [1]), *((state, [1]) for state in call.values()[1:])]
+    rows: list[Any] = [tuple((k, 0) for k in range(len(operands))), layer.hidden_size]
+    found = call.sketch.product(call.name, operands, rows, macs)
+    more = [call.sketch.pointwise(f"{call.name}_state", None, found) for _ in call.outs[1:]]
+    return [found, *more]
+
+
 OTHERS: dict[type[nn.Module], Callable[[Call, Any], Sequence[Traced]]] = {
     pooling_layers.AdaptiveMaxPool: _adaptive,
     pooling_layers.AdaptiveAvgPool: _adaptive,
     pooling_layers.Maxout: _maxout,
     pooling_layers.LocalResponseNorm: _response,
     pooling_layers.MaxUnpool: _unpool,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _recurrent_cell,
 }
 UNITS: tuple[type[nn.Module], ...] = (*LAYERS, *OTHERS)
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 
 
 # ------------------------------------------------------------------------------------------------------------ functions
@@ -215,8 +298,21 @@ def _norm_pool(call: Call) -> Traced:
     return Value(draft, (value.layout[0], *(single(axis, n) for axis, n in enumerate(shape))))
 
 
+def _dropout(call: Call) -> Traced:
+    """What training leaves out."""
+    p = call["p"]
+    return call.sketch.pointwise(call.name, Dropout(0.5 if p is None else float(p)), call.value("input"))
+
+
 LP_POOL: Unit = (("input", "norm_type", "kernel_size", "stride", "ceil_mode"), _norm_pool)
+DROPOUT: Unit = (("input", "p", "training", "inplace"), _dropout)
 FUNCTIONS: dict[Any, Unit] = {
+    F.dropout: DROPOUT,
+    F.dropout1d: DROPOUT,
+    F.dropout2d: DROPOUT,
+    F.dropout3d: DROPOUT,
+    F.alpha_dropout: DROPOUT,
+    F.feature_alpha_dropout: DROPOUT,
     F.linear: (("input", "weight", "bias"), linear_layer),
     F.scaled_dot_product_attention: (("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), attention),
     F.pad: (("input", "pad", "mode", "value"), _circular),
@@ -229,4 +325,49 @@ FUNCTIONS: dict[Any, Unit] = {
 
 def wanted(given: dict[str, Any]) -> bool:
     """Whether a function must be taken as one: of the paddings only the circular one is taken apart by PyTorch."""
+    if "training" in given and given.get("p") == 0:
+        return False
     return "pad" not in given or given.get("mode") == "circular"
+
+
+class Functions(TorchFunctionMode):
+    """Sees functions that PyTorch takes apart before the dispatcher, but that are one operation on paper."""
+
+    def __init__(self, tracer: Any) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See a function."""
+        unit = FUNCTIONS.get(func)
+        kwargs = kwargs or {}
+        if func in SIZES and not self.tracer.sized_by and not sys._getframe(1).f_code.co_filename.startswith(INSIDE):
+            self.tracer.sized_by = caller()
+        if unit is None or self.tracer.quiet:
+            return self.moved(func, args, kwargs)
+        names, handler = unit
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if not wanted(given) or not isinstance(self.tracer.of(given.get(names[0])), Value):
+            return func(*args, **kwargs)
+        self.tracer.quiet += 1
+        try:
+            output = func(*args, **kwargs)
+            if output is given.get(names[0]):  # it does nothing in evaluation, but it has a node
+                output = torch.ops.aten.alias.default(output)
+        finally:
+            self.tracer.quiet -= 1
+        self.tracer.note(func.__name__, handler, given, output, why=COSTS, again=(func, args, kwargs))
+        return output
+
+    def moved(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call a function, constants brought to the device of the input where it insists on that."""
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            found = [
+                t for t in flattened((*args, *kwargs.values())) if isinstance(t, Tensor) and t.device.type != "meta"
+            ]
+            if not found or "same device" not in str(error):
+                raise
+        others = {id(t): self.tracer.double(t) for t in found if not isinstance(self.tracer.of(t), Value)}
+        return func(*mapped(args, others), **{name: mapped(entry, others) for name, entry in kwargs.items()})

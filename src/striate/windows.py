@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from . import cost
 from .errors import GeometryError, OptionError
 from .geometry import Geometry, per_axis
-from .relations import Relation, of_window
+from .relations import Relation, of_window, repeats_late
 from .taps import require_real_reads
 
 Shape = tuple[int, ...]
@@ -24,6 +24,7 @@ PerAxis = int | tuple[int, ...]
 Reading = tuple[tuple[int | None, Relation], ...]
 BYTES = 4
 NO_VALUES = "switches carry no values"
+LATE = "its positions repeat too late to be written down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,11 @@ class Operation:
         """Which feature maps the backward pass needs, of "inputs" and "output", as PyTorch's kernels do."""
         return self.saves
 
-    def saved_extra(self, *shapes: Shape) -> int:
-        """Bytes that the backward pass needs besides inputs, output and weights: statistics, switches, masks."""
+    def saved_extra(self, *shapes: Shape) -> int | None:
+        """Bytes that the backward pass needs besides inputs, output and weights: statistics, switches, masks.
+
+        None if that is unknown.
+        """
         return 0
 
     @property
@@ -405,7 +409,9 @@ class Adaptive(Operation):
 
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """Cells of nearly equal size, or everything."""
-        sizes = enumerate(zip(shapes[0][1:], self.output_shape(*shapes)[1:], strict=True))
+        sizes = list(enumerate(zip(shapes[0][1:], self.output_shape(*shapes)[1:], strict=True)))
+        if any(repeats_late(n, m) for _, (n, m) in sizes):
+            return (LATE,)
         return (
             tuple((axis, Relation.cells(n, m)) if m > 1 else (None, Relation.everything(n)) for axis, (n, m) in sizes),
         )
