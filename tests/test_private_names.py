@@ -33,6 +33,7 @@ INSTEAD = {
     "torch._subclasses.fake_tensor.FakeTensor": "torch.compiler.is_compiling(), which is false under a FakeTensorMode",
     "torch.nn.modules.batchnorm._BatchNorm": "the classes BatchNorm1d, BatchNorm2d, BatchNorm3d and SyncBatchNorm",
     "torch.utils._python_dispatch.TorchDispatchMode": "forward hooks on every module",
+    "torch.utils._python_dispatch._disable_current_modes": "leave the mode, and enter it again behind the call",
     "torch.utils._python_dispatch._get_current_dispatch_mode": "torch._C._len_torch_dispatch_stack() > 0",
     "torch.utils._pytree.tree_flatten": "torch.utils.pytree, or a walk over tuples, lists and dicts",
     "torch.utils._pytree.tree_map": "torch.utils.pytree, or a walk over tuples, lists and dicts",

@@ -66,6 +66,8 @@ def _unread(
 
 def _hull(mask: int) -> int:
     """All positions from the first to the last of a set."""
+    if not mask:
+        return 0
     return (1 << mask.bit_length()) - (mask & -mask)
 
 
