@@ -33,8 +33,8 @@ BOOK = [
     *("computing", "wisdom", "machine", "estimates", "progress", "races", "planning", "trilinear", "convolution"),
     *("reductions", "pooling", "adaptive", "normalization"),
     *("layers", "pooling_layers", "lazy_layers", "channels", "rotation", "blocks", "nn"),  # IV   networks
-    *("networks", "factors", "rearranging", "drafting", "aten", "aten_windows", "aten_products", "shortcuts", "units"),
-    *("tracing", "inspection", "batches"),
+    *("networks", "factors", "rearranging", "drafts", "drafting", "combining", "aten", "aten_windows", "aten_products"),
+    *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
     *("images", "datasets", "metrics", "options", "checkpoint", "loading", "prediction", "training"),  # V    data
     *("rendering", "pictures", "diagrams", "report", "showing", "runs", "benchmark"),  # VI   seeing, and the ways in
@@ -202,8 +202,10 @@ TESTED_ELSEWHERE = {
     **dict.fromkeys(
         ("findings", "facts", "size_rules", "field_rules", "structure_rules", "pytest_plugin"), "test_lint"
     ),
-    **dict.fromkeys(("factors", "rearranging", "drafting", "aten", "aten_windows", "aten_products"), "test_tracing"),
-    **dict.fromkeys(("units", "shortcuts"), "test_tracing"),
+    **dict.fromkeys(
+        ("factors", "rearranging", "drafts", "drafting", "combining", "aten", "aten_windows"), "test_tracing"
+    ),
+    **dict.fromkeys(("aten_products", "units", "shortcuts", "dispatching"), "test_tracing"),
     "kinship": "test_support",
     "windows": "test_operations",
     "spelling": "test_notation",

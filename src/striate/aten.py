@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .drafting import Constant, KeptReLU, Sketch, Traced, Value
+from .combining import Sketch
+from .drafts import Constant, KeptReLU, Traced, Value
 from .errors import GeometryError
 from .factors import REPEAT, single, size_of, viewed
 from .operations import (

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from .aten import Call, handles, pointwise
-from .drafting import Constant, Sketch, Traced, Value
+from .combining import Sketch
+from .drafts import Constant, Traced, Value
 from .errors import GeometryError
 from .factors import BATCH, single, size_of
 from .operations import (

@@ -9,7 +9,9 @@ from math import floor, prod
 from typing import Any
 
 from .aten import Call, handles
-from .drafting import LONGEST_PERIOD, Sketch, Traced, Value
+from .combining import Sketch
+from .drafting import LONGEST_PERIOD
+from .drafts import Traced, Value
 from .errors import GeometryError
 from .factors import single, viewed
 from .geometry import Geometry

@@ -18,7 +18,7 @@ from . import layers, pooling_layers
 from .aten import Call
 from .aten_products import attention, linear_layer
 from .aten_windows import padded
-from .drafting import Traced, Value
+from .drafts import Traced, Value
 from .errors import GeometryError
 from .factors import BATCH, REPEAT, Axis, single
 from .operations import (
