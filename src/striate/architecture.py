@@ -108,10 +108,6 @@ class Architecture:
         operation = None if last is None else last.operation
         return operation.filters if isinstance(operation, Conv) else getattr(operation, "features", None)
 
-    def overwrites(self, node: Node) -> bool:
-        """Whether the node can put its output where its input was: nobody else needs that input."""
-        return node.name in self.overwriting()
-
     def overwriting(self) -> frozenset[str]:
         """Names of all nodes that can put their output where their input was."""
         readers = Counter(name for node in self.nodes for name in set(node.inputs)) + Counter(self.results)

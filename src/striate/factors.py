@@ -102,14 +102,6 @@ def viewed(layout: Layout, sizes: Sequence[int]) -> Layout | None:
     return None if rest else tuple(reversed(axes))
 
 
-def refined(axis: Axis, sizes: Sequence[int]) -> Axis | None:
-    """The factors of an axis, cut into these sizes; None where they do not divide so."""
-    cut = viewed((axis,), sizes)
-    if cut is None or any(len(part) > 1 for part in cut):
-        return None
-    return tuple(part[0] for part in cut if part)
-
-
 @dataclass(eq=False, frozen=True, slots=True)
 class Slot:
     """A factor of an output axis, and which factor of each input it follows; None: all its values read the same.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, ClassVar
 
 from .errors import GeometryError
 from .geometry import per_axis
-from .relations import Relation, repeats_late
+from .relations import Relation
 from .windows import BYTES as BYTES
 from .windows import INPUTS as INPUTS
-from .windows import LATE, along
 from .windows import NO_VALUES as NO_VALUES
 from .windows import OUTPUT as OUTPUT
 from .windows import Adaptive as Adaptive
@@ -42,6 +42,7 @@ from .windows import all_positions as all_positions
 from .windows import divided as divided
 from .windows import filled as filled
 from .windows import same_positions as same_positions
+from .windows import sampled
 from .windows import spatial_size as spatial_size
 from .windows import written as written
 
@@ -194,7 +195,9 @@ class Concat(Join):
 
 @dataclass(frozen=True, slots=True)
 class Activation(Operation):
-    """A nonlinearity of single values."""
+    """A nonlinearity of single values; its gradient is found from its input, where it does not say otherwise."""
+
+    saves: ClassVar[frozenset[str]] = INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,6 @@ class ReLU6(Activation):
     """``min(max(x, 0), 6)``."""
 
     word: ClassVar[str] = "RELU6"
-    saves: ClassVar[frozenset[str]] = INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,6 @@ class LeakyReLU(Activation):
 
     word: ClassVar[str] = "LEAKYRELU"
     measure: ClassVar[str] = "slope"
-    saves: ClassVar[frozenset[str]] = INPUTS
     slope: float = 0.01
 
 
@@ -229,7 +230,6 @@ class PReLU(Activation):
     """``x`` above 0, a learned multiple of it below: one for each channel."""
 
     word: ClassVar[str] = "PRELU"
-    saves: ClassVar[frozenset[str]] = INPUTS
 
     def parameters(self, *shapes: Shape) -> int:
         """One per channel."""
@@ -241,7 +241,6 @@ class ELU(Activation):
     """``x`` above 0, ``exp(x) - 1`` below."""
 
     word: ClassVar[str] = "ELU"
-    saves: ClassVar[frozenset[str]] = INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +248,6 @@ class GELU(Activation):
     """``x`` times the normal distribution's function of ``x``."""
 
     word: ClassVar[str] = "GELU"
-    saves: ClassVar[frozenset[str]] = INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +255,6 @@ class SiLU(Activation):
     """``x * sigmoid(x)``, also called swish."""
 
     word: ClassVar[str] = "SILU"
-    saves: ClassVar[frozenset[str]] = INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +262,6 @@ class HardSwish(Activation):
     """``x * min(max(x + 3, 0), 6) / 6``."""
 
     word: ClassVar[str] = "HARDSWISH"
-    saves: ClassVar[frozenset[str]] = INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +269,6 @@ class HardSigmoid(Activation):
     """``min(max(x + 3, 0), 6) / 6``."""
 
     word: ClassVar[str] = "HARDSIGMOID"
-    saves: ClassVar[frozenset[str]] = INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,7 +498,7 @@ class PixelShuffle(Operation):
 
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """The position that the block came from."""
-        return (along([Relation.nearest(n, n * self.scale) for n in shapes[0][1:]]),)
+        return sampled(shapes[0], self.output_shape(*shapes), Relation.nearest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,7 +518,7 @@ class PixelUnshuffle(Operation):
 
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """The block's positions."""
-        return (along([Relation.cells(n, n // self.scale) for n in shapes[0][1:]]),)
+        return sampled(shapes[0], self.output_shape(*shapes), Relation.cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,12 +530,8 @@ class Interpolation(Operation):
 
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """The nearest position, or the two next to it."""
-        sizes = list(zip(shapes[0][1:], self.output_shape(*shapes)[1:], strict=True))
-        if any(repeats_late(n, m) for n, m in sizes):
-            return (LATE,)
-        if self.mode == "nearest":
-            return (along([Relation.nearest(n, m) for n, m in sizes]),)
-        return (along([Relation.linear(n, m, align_corners=self.align_corners) for n, m in sizes]),)
+        linear = partial(Relation.linear, align_corners=self.align_corners)
+        return sampled(shapes[0], self.output_shape(*shapes), Relation.nearest if self.mode == "nearest" else linear)
 
 
 @dataclass(frozen=True, slots=True)

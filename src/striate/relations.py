@@ -70,6 +70,8 @@ class Relation:
         >>> Relation.cells(7, 3).reads(1)
         (2, 3, 4)
         """
+        if outputs == 1:
+            return Relation.everything(inputs)
         return _sampled(inputs, outputs, lambda o, n, m: range(o * n // m, -(-(o + 1) * n // m)))
 
     @staticmethod
@@ -130,13 +132,6 @@ class Relation:
             return any(outputs >> output & 1 for output in _folding(self))
         reads = self.taps[0]
         return bool(reads) and (low * self.shift + reads[0] < 0 or high * self.shift + reads[-1] >= self.inputs)
-
-    def ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The first and the last real input that each output reads; -1 where it reads none.
-
-        What a border other than zeros adds is left out where there are other reads: it is no interior position's.
-        """
-        return _ends(self)
 
 
 @lru_cache(maxsize=4096)
@@ -219,30 +214,6 @@ def _folded(place: int, size: int, border: str) -> int:
         place %= 2 * (size - 1)
         return min(place, 2 * (size - 1) - place)
     return min(max(place, 0), size - 1)
-
-
-@lru_cache(maxsize=256)
-def _ends(relation: Relation) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    last = relation.inputs - 1
-    if relation.taps is None:
-        return (0,) * relation.outputs, (last,) * relation.outputs
-    firsts, lasts = [-1] * relation.outputs, [-1] * relation.outputs
-    period, shift = len(relation.taps), relation.shift
-    for phase, taps in enumerate(relation.taps):
-        count = len(range(phase, relation.outputs, period))
-        if taps and shift:
-            firsts[phase::period] = range(taps[0], taps[0] + count * shift, shift)
-            lasts[phase::period] = range(taps[-1], taps[-1] + count * shift, shift)
-        elif taps:
-            firsts[phase::period], lasts[phase::period] = [taps[0]] * count, [taps[-1]] * count
-    for output in _folding(relation):
-        rounds, phase = divmod(output, period)
-        real = within(relation.taps[phase], -rounds * shift, relation.inputs - rounds * shift)
-        ends = (real[0] + rounds * shift, real[-1] + rounds * shift) if real else (-1, -1)
-        if not real and relation.border != "zeros":
-            ends = (reads := relation.reads(output))[0], reads[-1]
-        firsts[output], lasts[output] = ends
-    return tuple(firsts), tuple(lasts)
 
 
 @lru_cache(maxsize=16384)

@@ -7,7 +7,7 @@ that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -94,8 +94,16 @@ def all_positions(shape: Shape) -> Reading:
 
 
 def along(relations: Sequence[Relation]) -> Reading:
-    """Each axis of the output follows the same axis of the input."""
-    return tuple(enumerate(relations))
+    """Each axis of the output follows the same axis of the input; what reads everything follows none."""
+    return tuple((None if relation.taps is None else axis, relation) for axis, relation in enumerate(relations))
+
+
+def sampled(given: Shape, made: Shape, relate: Callable[[int, int], Relation]) -> tuple[Reading | str, ...]:
+    """What an operation reads that brings each axis to another size."""
+    sizes = list(zip(given[1:], made[1:], strict=True))
+    if any(repeats_late(n, m) for n, m in sizes):
+        return (LATE,)
+    return (along([relate(n, m) for n, m in sizes]),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,18 @@ class Weighted(Windowed):
 
 
 @dataclass(frozen=True, slots=True)
+class Filtered(Weighted):
+    """A window whose text says how many filters it has."""
+
+    measure: ClassVar[str] = "kernel-filters"
+    filters: int | None = None
+
+    def channels(self, shape: Shape) -> int:
+        """The filters."""
+        return filled(self.filters)
+
+
+@dataclass(frozen=True, slots=True)
 class PaddedConv(Weighted):
     """A convolution whose uneven padding, or whose border, PyTorch writes out: the copy is kept, not the input."""
 
@@ -179,16 +199,14 @@ class PaddedConv(Weighted):
 
 
 @dataclass(frozen=True, slots=True)
-class Conv(PaddedConv):
+class Conv(PaddedConv, Filtered):
     """Convolution; what a text does not say is 3 wide, stride 1, same padding.
 
     ``init="identity"`` starts it as one: the centre weight of a filter's own channel is 1, all else 0.
     """
 
     word: ClassVar[str] = "CONV"
-    measure: ClassVar[str] = "kernel-filters"
     kernel: PerAxis = 3
-    filters: int | None = None
     stride: PerAxis = 1
     padding: Any = "same"
     dilation: PerAxis = 1
@@ -200,10 +218,6 @@ class Conv(PaddedConv):
     def window(self, shape: Shape) -> Geometry:
         """The sliding window over this input."""
         return self._window(shape, groups=self.groups)
-
-    def channels(self, shape: Shape) -> int:
-        """The filters."""
-        return filled(self.filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +244,11 @@ class DepthwiseConv(PaddedConv):
 
 
 @dataclass(frozen=True, slots=True)
-class TransposedConv(Weighted):
+class TransposedConv(Filtered):
     """Transposed convolution; what a text does not say is 2 wide with stride 2, which doubles the size."""
 
     word: ClassVar[str] = "DECONV"
-    measure: ClassVar[str] = "kernel-filters"
     kernel: PerAxis = 2
-    filters: int | None = None
     stride: PerAxis = 2
     padding: Any = 0
     output_padding: PerAxis = 0
@@ -248,19 +260,13 @@ class TransposedConv(Weighted):
         """The window whose adjoint this is."""
         return self._window(shape, groups=self.groups, transposed=True, output_padding=self.output_padding)
 
-    def channels(self, shape: Shape) -> int:
-        """The filters."""
-        return filled(self.filters)
-
 
 @dataclass(frozen=True, slots=True)
-class LocalConv(Weighted):
+class LocalConv(Filtered):
     """Locally connected: a window with weights of its own at every position."""
 
     word: ClassVar[str] = "LOCAL"
-    measure: ClassVar[str] = "kernel-filters"
     kernel: PerAxis = 3
-    filters: int | None = None
     stride: PerAxis = 1
     padding: Any = "same"
     dilation: PerAxis = 1
@@ -271,10 +277,6 @@ class LocalConv(Weighted):
         """The sliding window, whose weights never repeat."""
         shared = self._window(shape)
         return self._window(shape, groups=self.groups, period=shared.output_size(shape[1:]))
-
-    def channels(self, shape: Shape) -> int:
-        """The filters."""
-        return filled(self.filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,12 +411,7 @@ class Adaptive(Operation):
 
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """Cells of nearly equal size, or everything."""
-        sizes = list(enumerate(zip(shapes[0][1:], self.output_shape(*shapes)[1:], strict=True)))
-        if any(repeats_late(n, m) for _, (n, m) in sizes):
-            return (LATE,)
-        return (
-            tuple((axis, Relation.cells(n, m)) if m > 1 else (None, Relation.everything(n)) for axis, (n, m) in sizes),
-        )
+        return sampled(shapes[0], self.output_shape(*shapes), Relation.cells)
 
     def switches(self, *shapes: Shape) -> int:
         """Bytes of a 64-bit position for each output."""
