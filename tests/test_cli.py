@@ -173,7 +173,8 @@ def test_describe_tells_times(striate_: Any) -> None:
 
 def test_the_whole_way(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
     out_folder = tmp_path / "run"
-    words = ["train", "INPUT -> CONV 3x3x8 -> RELU -> POOL -> FC", "--data", str(bars_folder), "--out", str(out_folder)]
+    text = "INPUT -> [CONV 3x3x8 -> RELU -> POOL]*N -> FC"
+    words = ["train", text, "N=1", "--data", str(bars_folder), "--out", str(out_folder)]
     code, out, err = striate_(*words, "--epochs", "8", "--batch-size", "16", "--json")
     trained = json.loads(out)
     assert (code, err) == (0, "")
@@ -234,6 +235,8 @@ NO_DATA = (
 NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
 FAILURES: list[tuple[list[str], int, str]] = [
     (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
+    (["train", "INPUT -> [FC]*N", "N=1,2"], 2, "Error: N has several values; training takes one.\n"),
+    (["check", "INPUT -> [FC]*N", "N=1..2"], 2, "Error: N has several values; check takes one.\n"),
     (["describe", "N=2"], 2, "Error: describe needs a network: a text, a zoo name or a file.\n"),
     (["describe", "lenet5", "N="], 2, "Error: N=: expected N=2, N=1..3 or N=1,2,4, and each name once.\n"),
     (["describe", "lenet5", "N=1", "N=2"], 2, "Error: N=2: expected N=2, N=1..3 or N=1,2,4, and each name once.\n"),

@@ -26,7 +26,7 @@ graphs = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map(lambda par
 @given(parts=graphs)
 def test_what_is_saved_is_what_autograd_keeps(parts: str) -> None:
     """The sum over the nodes is the memory of all tensors that autograd saves, each storage once, weights aside."""
-    paper = parse(f"INPUT 4x16x16 -> CONV3-4 -> {parts} -> FC 3")
+    paper = parse(f"INPUT 4x32x32 -> CONV3-4 -> {parts} -> FC 3")
     net = network(paper).train()
     mine = {p.untyped_storage().data_ptr() for p in [*net.parameters(), *net.buffers()]}
     kept: dict[int, Tensor] = {}
@@ -35,7 +35,7 @@ def test_what_is_saved_is_what_autograd_keeps(parts: str) -> None:
         kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
-    x = torch.randn(1, 4, 16, 16)
+    x = torch.randn(1, 4, 32, 32)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(x)
     found = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in mine)

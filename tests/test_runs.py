@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -294,6 +294,22 @@ def test_batch_normalisation_of_one_picture_is_refused_before_training(bars: Any
     )
     assert striate.train("INPUT -> CONV3-2 -> BN -> FC", bars, out=tmp_path / "maps", batch_size=1, epochs=1).history
     assert striate.train("INPUT -> FC 8 -> BN -> FC", bars, out=tmp_path / "run", batch_size=90, epochs=1).history
+
+
+def test_a_network_with_weights_is_refused_in_words(bars: Any, tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as caught:
+        striate.train(cast("Any", striate.network("INPUT 1x8x8 -> FC 3")), bars, out=tmp_path / "run")
+    assert str(caught.value) == (
+        "train starts weights of its own, from a text, a zoo name or a file, and got a network that has some; "
+        "give striate.notation.format(network.architecture) to train its text anew."
+    )
+
+
+def test_a_graph_with_auxiliary_outputs_is_trained_kept_and_read_back(bars: Any, tmp_path: Path) -> None:
+    text = "INPUT -> CONV3-4 -> SUM[CONV3-4 -> RELU | IDENTITY] as low -> AUX[FC] -> POOL -> FC"
+    run = striate.train(text, bars, out=tmp_path / "run", epochs=1, batch_size=16)
+    found = striate.predict(run.folder, bars.test.images[:2])
+    assert [one.label in bars.classes for one in found] == [True, True]
 
 
 def test_a_network_larger_than_memory_is_refused_in_words(bars: Any, tmp_path: Path) -> None:

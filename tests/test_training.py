@@ -166,3 +166,20 @@ def test_large_sets_are_normalised_batch_by_batch(bars: Any, monkeypatch: pytest
     ready = training.batches(bars.train.images, normalisation, torch.device("cpu"))(batch)
     monkeypatch.setattr(training, "RESIDENT", 0)
     assert torch.equal(training.batches(bars.train.images, normalisation, torch.device("cpu"))(batch), ready)
+
+
+def test_auxiliary_outputs_weigh_three_tenths(bars: Any) -> None:
+    """Szegedy et al. 2014, section 5: the losses of the auxiliary classifiers are weighted by 0.3."""
+    ours = trainer(bars, text="INPUT 1x8x8 -> AUX[FC 3] -> FC 3", batch_size="full", optimizer="sgd",
+                   schedule="constant", learning_rate=0.01, weight_decay=0.0)  # fmt: skip
+    before = {name: p.detach().clone().requires_grad_() for name, p in ours.network.named_parameters()}
+    ours.epoch(quiet)
+    pixels = Normalisation.of(bars.train.images)(bars.train.images).flatten(1)
+    losses = [
+        F.cross_entropy(F.linear(pixels, before[f"{name}.weight"], before[f"{name}.bias"]), bars.train.labels)
+        for name in ("fc2", "fc1")
+    ]
+    gradients = torch.autograd.grad(losses[0] + 0.3 * losses[1], list(before.values()))
+    for (name, old), gradient in zip(before.items(), gradients, strict=True):
+        new = dict(ours.network.named_parameters())[name]
+        torch.testing.assert_close(new, old - 0.01 * gradient, rtol=1e-4, atol=1e-6)
