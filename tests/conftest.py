@@ -29,6 +29,7 @@ SAMPLED = {
     ("test_graphs.py", "test_exports_to_onnx_and_onnx_runtime_agrees"),
     ("test_graphs.py", "test_compiles_in_one_graph_with_gradients_and_serves_another_batch"),
     ("test_acceleration.py", "test_compiles_whole"),
+    ("test_native_pools.py", "test_long_windows_on_every_instruction_set"),
 }
 
 
@@ -39,9 +40,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left = []
         for item in items:
             key = (item.path.name, getattr(item, "originalname", item.name))
-            seen[key] += 1
-            if key in SAMPLED and seen[key] % 3 != 1:
+            # A diagonal, so that no value of a parameter that has three is left out.
+            if key in SAMPLED and (seen[key] + seen[key] // 3) % 3:
                 left.append(item)
+            seen[key] += 1
         if len(left) < len(items) and not any("[" in argument for argument in config.args):
             config.hook.pytest_deselected(items=left)
             items[:] = [item for item in items if item not in set(left)]
