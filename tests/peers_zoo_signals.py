@@ -105,6 +105,6 @@ def c3d(classes: int = 487) -> nn.Module:
 NETWORKS: dict[str, Network] = {
     "m5": (partial(waveform, "m5"), (1, 8000)),
     "m11": (partial(waveform, "m11"), (1, 32000)),
-    "wavenet_stack": (WaveNetStack, (1, 16000)),
+    "wavenet": (WaveNetStack, (1, 16000)),
     "c3d": (c3d, (3, 16, 112, 112)),
 }
