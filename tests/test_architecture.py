@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from striate import avg_pool, max_pool
+from striate.analysis import describe
 from striate.architecture import DEFAULTS, Architecture, Node
-from striate.errors import GeometryError, OptionError
+from striate.errors import GeometryError, OptionError, UnknownNameError
 from striate.notation import format, parse
 from striate.operations import (
     FC,
@@ -335,3 +336,12 @@ def test_a_window_needs_spatial_axes(operation: Operation) -> None:
     assert str(caught.value) == (
         f"{operation.word} slides over spatial axes, but its input (10,) has none left; put it before any FC."
     )
+
+
+def test_a_layer_that_is_not_there() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        parse("INPUT 1x4x4 -> CONV3-2 -> FC 3")["conv2"]
+    assert str(caught.value) == "No layer is called 'conv2'. Did you mean 'conv1'? Known: conv1, fc1, input."
+    with pytest.raises(UnknownNameError) as caught:
+        describe("INPUT 1x4x4 -> FC 3")["conv1"]
+    assert str(caught.value) == "No layer is called 'conv1'. Known: fc1, input."

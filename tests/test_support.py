@@ -105,6 +105,9 @@ SELECTIONS = [
     ("CONCAT[CONV3-4 | CONV7-4] -> GN 2 -> CHANNELS 1/2", False),
     ("CONCAT[CONV3-4 | CONV7-4] -> LN -> CHANNELS 1/2", True),
     ("CONCAT[CONV3-4 | CONV7-4] -> MAXOUT 2 -> CHANNELS 1/2", False),
+    ("FLATTEN -> CHANNELS 1/2", False),
+    ("GLOBALAVGPOOL -> FLATTEN -> CHANNELS 1/2", True),
+    ("FLATTEN -> FC 4 -> CHANNELS 1/2", True),
 ]
 
 
@@ -116,3 +119,40 @@ def test_a_selection_of_channels_is_known_where_it_meets_every_kind(text: str, k
     if not known:
         last = row.name
         assert row.unknown["receptive_field"].startswith(f"in {last} it selects channels of a map")
+
+
+@pytest.mark.parametrize("border", ["circular", "reflect", "replicate", "zeros"])
+@pytest.mark.parametrize(
+    "layers", ["CONV3-1{b}", "[CONV3-1{b}]*2", "SUM[CONV3-1{b} | CONV3-1{b}]", "SUM[CONV3-1{b} | IDENTITY]"]
+)
+def test_a_border_does_not_thin_out_what_a_dense_window_covers(layers: str, border: str) -> None:
+    row = describe("INPUT 1x16x16 -> " + layers.format(b=f" border={border}")).rows[-1]
+    size = 5 if "*2" in layers else 3
+    assert (row.receptive_field, row.coverage) == ((size, size), 1.0)
+
+
+def test_gaps_of_a_dilated_window_are_counted_within_its_box_although_it_wraps() -> None:
+    row = describe("INPUT 2x17 -> CONV3-2 dilation=3 border=circular").rows[-1]
+    assert (row.receptive_field, row.coverage) == ((7,), 3 / 7)
+
+
+def test_what_is_seen_as_a_whole_is_not_seen_through_padding() -> None:
+    """One position, one row of padding around it, every other window: all of them read padding only."""
+    row = describe("INPUT 1x4x4 -> GLOBALAVGPOOL -> CONV1-1 stride=2 padding=1").rows[-1]
+    assert (row.receptive_field, row.coverage, row.unread) == ((0, 0), None, 16)
+    assert row.unknown["coverage"] == "no output reads any input position"
+    row = describe("INPUT 1x4 -> GLOBALAVGPOOL -> CONV1-1 padding=1").rows[-1]
+    assert (row.receptive_field, row.coverage, row.unread) == ((4,), 1.0, 0)
+
+
+def test_interpolation_with_corners_repeats_with_the_sizes_without_them() -> None:
+    """(70001 - 1) / (140001 - 1) = 1/2: two phases; (65536 - 1) / (131072 - 1) has 131,071."""
+    row = describe("INPUT 1x70001 -> RESIZE 140001 mode=linear align_corners=yes").rows[-1]
+    assert (row.receptive_field, row.unread) == ((2,), 0)
+    row = describe("INPUT 1x65536 -> RESIZE 131072 mode=linear align_corners=yes").rows[-1]
+    assert row.unknown["receptive_field"] == "after resize1: its positions repeat too late to be written down"
+
+
+def test_sizes_that_hardly_share_a_factor_take_no_square_of_the_work() -> None:
+    row = describe("INPUT 1x30000 -> ADAPTIVEAVGPOOL 29999").rows[-1]
+    assert (row.receptive_field, row.coverage, row.unread) == ((2,), 1.0, 0)

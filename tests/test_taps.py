@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from striate.errors import GeometryError
 from striate.geometry import Axis, Geometry
-from striate.taps import counts, tap_slices, taps, window_at
+from striate.taps import counts, require_real_reads, tap_slices, taps, window_at
 
 few = settings(deadline=None, max_examples=40)
 rows = st.integers(0, 4)
@@ -107,6 +107,36 @@ def test_counts_are_the_convolution_of_ones(axis: Axis, size: int) -> None:
     ones = functional.pad(torch.ones(1, 1, size), (axis.before, axis.after))
     output = functional.conv1d(ones, torch.ones(1, 1, axis.kernel), stride=axis.stride, dilation=axis.dilation)
     assert counts(axis, size) == tuple(output.flatten().int().tolist())
+
+
+@settings(max_examples=400)
+@given(
+    axis=st.builds(
+        Axis,
+        kernel=st.integers(1, 4), stride=st.integers(1, 5), dilation=st.integers(1, 9),
+        before=st.integers(0, 30), after=st.integers(0, 30),
+    ),
+    size=st.integers(1, 12),
+)  # fmt: skip
+def test_the_first_output_that_reads_nothing_is_named(axis: Axis, size: int) -> None:
+    if axis.extent > size + axis.before + axis.after:
+        return
+    blind = [o for o, count in enumerate(counts(axis, size)) if count == 0]
+    if not blind:
+        require_real_reads(Geometry((axis,)), (size,))
+        return
+    with pytest.raises(GeometryError) as caught:
+        require_real_reads(Geometry((axis,)), (size,))
+    assert str(caught.value) == (
+        f"On spatial axis 0: the window at output {blind[0]} would read only padding "
+        f"(size={size}, {axis}); give less padding or a larger input."
+    )
+
+
+def test_impossible_windows_of_a_billion_positions_are_refused_at_once() -> None:
+    for axis in (Axis(2, before=5, after=5), Axis(2, dilation=100, before=150, after=150), Axis(1, before=0, after=1)):
+        with pytest.raises(GeometryError, match="would read only padding"):
+            require_real_reads(Geometry((axis,)), (999_999_999,))
 
 
 # ------------------------------------------------------------------------------------- one output of a window

@@ -21,7 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import striate
 from striate import operations as ops
 from striate.architecture import Architecture
-from striate.errors import GeometryError, OptionError
+from striate.errors import GeometryError, NotationError, OptionError
+from striate.inspection import describe
+from striate.kinship import SELECTED
 from striate.operations import Foreign
 from striate.tracing import Trace, trace
 
@@ -642,7 +644,53 @@ def test_custom_operators_are_unknown_and_say_so() -> None:
     assert node.name == "twice"
     assert node.operation.multiply_adds((2, 8, 8)) is None
     assert node.operation.unknown == "nobody has told what striate_test::twice costs"
-    assert node.operation.reads((2, 8, 8)) == ("what twice reads is not known here",)
+    assert node.operation.reads((2, 8, 8)) == ("what striate_test::twice reads is not known here",)
+
+
+@pytest.mark.parametrize("name", ["pad", "dist", "linear", "normal", "sum", "relu", "view"])
+def test_a_custom_operator_is_not_the_operator_of_pytorch_that_has_its_name(name: str) -> None:
+    @torch.library.custom_op(f"striate_test::{name}", mutates_args=())
+    def scores(x: Tensor, weight: Tensor) -> Tensor:
+        return x.flatten(1) @ weight.t()
+
+    @scores.register_fake
+    def _(x: Tensor, weight: Tensor) -> Tensor:
+        return x.new_empty(x.shape[0], weight.shape[0])
+
+    row = describe(Does(lambda m, x: scores(x, m.weight), weight=nn.Parameter(torch.randn(3, 8))), (2, 2, 2)).rows[-1]
+    assert (row.kind, row.parameters) == (f"striate_test::{name}", 24)
+    assert (row.macs, row.saved_bytes, row.receptive_field) == (None, None, None)
+
+
+# Channels that are positions of the input, and positions that are channels again.
+APART: list[Any] = [
+    lambda m, x: F.unfold(x, 3, padding=1).view(x.shape[0], 2, 9, 6, 6)[:, :, 4],
+    lambda m, x: F.unfold(x, 3, padding=1).view(x.shape[0], 18, 6, 6)[:, :1],
+    lambda m, x: x.unfold(2, 3, 1)[..., 1],
+    lambda m, x: x.view(-1, 2, 3, 2, 3, 2).permute(0, 3, 5, 1, 2, 4).reshape(-1, 8, 3, 3)[:, :2],
+    lambda m, x: m.grouped(x.view(-1, 2, 3, 2, 3, 2).permute(0, 3, 5, 1, 2, 4).reshape(-1, 8, 3, 3))[:, :2],
+    lambda m, x: F.fold(F.unfold(x, 2, stride=2), (6, 6), 2, stride=2),
+    lambda m, x: m.rows(x.permute(0, 2, 1, 3))[:, :1],
+    lambda m, x: torch.cat([x, m.conv(x)], 1)[:, [0, 1]],
+    lambda m, x: torch.cat([x, m.conv(x)], 1).index_select(1, torch.tensor([0, 1])),
+    lambda m, x: x.flatten(1)[:, 30:42],
+]
+
+
+@pytest.mark.parametrize("function", APART)
+def test_channels_that_are_positions_are_not_told_apart(function: Any) -> None:
+    parts = {"grouped": nn.Conv2d(8, 8, 1, groups=4), "rows": nn.Conv2d(6, 6, 3, padding=1, groups=6)}
+    row = describe(Does(function, conv=nn.Conv2d(2, 2, 3, padding=1), **parts), (2, 6, 6)).rows[-1]
+    assert (row.receptive_field, row.coverage, row.unread) == (None, None, None)
+    assert row.unknown["receptive_field"].endswith(SELECTED)
+
+
+def test_a_dense_layer_reads_all_channels_that_are_positions() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.conv(F.unfold(x, 2, stride=2).view(x.shape[0], 8, 3, 3))[:, :1]
+
+    row = describe(Does(forward, conv=nn.Conv2d(8, 4, 1)), (2, 6, 6)).rows[-1]
+    assert (row.receptive_field, row.coverage, row.unread) == ((2, 2), 1.0, 0)
 
 
 def test_a_custom_operator_without_sizes_says_what_to_add() -> None:
@@ -1157,9 +1205,9 @@ def test_cells_are_nodes() -> None:
     ],
 )
 def test_positions_of_the_second_factor_of_a_product_are_not_claimed(function: Any) -> None:
-    found = trace(Does(function, conv=nn.Conv2d(3, 3, 3, padding=1)), (3, 8, 8)).architecture
-    assert isinstance(found.nodes[-1].operation, Foreign)
-    assert isinstance(found.nodes[-1].operation.reading[0], str)
+    row = describe(Does(function, conv=nn.Conv2d(3, 3, 3, padding=1)), (3, 8, 8)).rows[-1]
+    assert (row.receptive_field, row.unread) == (None, None)
+    assert row.unknown["receptive_field"].endswith(SELECTED)
 
 
 def test_dropout_has_a_node_and_its_input_keeps_its_own() -> None:
@@ -1202,3 +1250,27 @@ def test_long_axes_take_no_time(layer: nn.Module, shape: tuple[int, ...]) -> Non
     start = time.perf_counter()
     trace(layer, shape)
     assert time.perf_counter() - start < 5
+
+
+NUMBERS = [
+    (
+        nn.LeakyReLU(-0.1),
+        "LEAKYRELU -0.1 cannot be written as a text: found '-', expected '->'",
+    ),
+    (
+        nn.LPPool2d(float("inf"), 2),
+        "LPPOOL p=Infinity cannot be written as a text: p=Infinity: 'Infinity' is",
+    ),
+    (
+        nn.Dropout(1.0),
+        "DROPOUT 1.0 cannot be written as a text: DROPOUT takes a probability from 0 up to but",
+    ),
+    (nn.LocalResponseNorm(3, alpha=-1.0), "LRN 3 alpha=-1.0 cannot be written as a text: alpha=-1.0: '-1.0' is not a"),
+]
+
+
+@pytest.mark.parametrize(("layer", "words"), NUMBERS, ids=lambda value: type(value).__name__)
+def test_numbers_that_a_text_cannot_hold_are_refused(layer: nn.Module, words: str) -> None:
+    with pytest.raises(NotationError) as caught:
+        striate.notation.format(trace(layer, (3, 4, 4)).architecture)
+    assert str(caught.value).startswith(words)

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import tables, zoo
 from .architecture import Architecture, Node, placed
+from .errors import unknown_name
 from .memory import is_view, memory
 from .operations import BYTES, Operation, Shape, written
 from .spelling import text
@@ -57,12 +58,12 @@ class Row:
     source: str
     inputs: tuple[str, ...]
     output_shape: Shape
-    parameters: int | None
+    parameters: int
     macs: int | None
     flops: int | None
     activation_bytes: int
     saved_bytes: int | None
-    moved_bytes: int | None
+    moved_bytes: int
     receptive_field: tuple[int, ...] | None
     endless: tuple[int, ...] | None
     jump: tuple[int | Fraction, ...] | None
@@ -122,7 +123,7 @@ class Totals:
         parameters: Learned numbers.
         macs: Multiply-adds for one example.
         flops: ``2 * macs``.
-        activation_bytes: Bytes of all outputs in float32.
+        activation_bytes: Sum over the rows: bytes in float32 of all outputs that take memory of their own.
         saved_bytes: Bytes that the backward pass needs, weights not counted.
         inference_bytes: Weights, and the most feature maps that live at any time of a prediction of one example.
         training_bytes: Weights, their gradients, and the most that lives at any time of a training step of one
@@ -132,12 +133,12 @@ class Totals:
         unknown: Field name -> why it is None.
     """
 
-    parameters: int | None
+    parameters: int
     macs: int | None
     flops: int | None
     activation_bytes: int
     saved_bytes: int | None
-    inference_bytes: int | None
+    inference_bytes: int
     training_bytes: int | None
     seconds: float | None = None
     unknown: Mapping[str, str] = field(default_factory=dict)
@@ -160,7 +161,10 @@ class Description:
     architecture: Architecture | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Row:
-        return next(row for row in self.rows if row.name == name)
+        found = next((row for row in self.rows if row.name == name), None)
+        if found is None:
+            raise unknown_name("layer", name, (row.name for row in self.rows))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers, ready for JSON."""
@@ -288,14 +292,15 @@ def _row(node: Node, given: Sequence[Shape], support: Support, made: int, saved:
         unknown |= dict.fromkeys(("macs", "flops"), operation.unknown)
     if saved is None:
         unknown["saved_bytes"] = f"what {text(operation)} keeps for its backward pass is not known"
-    moved = None if parameters is None else BYTES * (sum(map(prod, given)) + parameters + prod(shape))
-    moved = 0 if is_view(node) or not given else moved
+    moved = 0 if is_view(node) or not given else BYTES * (sum(map(prod, given)) + parameters + prod(shape))
+    if (padding := _padding_share(operation, given)) is None:
+        unknown["padding_share"] = f"an axis has more than {LONGEST_AXIS:,} positions"
     seen, reasons = _seen(support.sights[node.name], shape)
     return Row(
         node.name, text(operation), node.line, node.source, node.inputs, shape,
         parameters, macs, None if macs is None else 2 * macs, made, saved, moved,
         **seen,
-        padding_share=_padding_share(operation, given), unknown_costs=unknown | reasons, support=support,
+        padding_share=padding, unknown_costs=unknown | reasons, support=support,
     )  # fmt: skip
 
 
@@ -346,7 +351,7 @@ def _padding_share(operation: Operation, given: Sequence[Shape]) -> float | None
 def _totals(rows: Sequence[Row], inference: int, training: int | None) -> Totals:
     unknown: dict[str, str] = {}
     sums: dict[str, int | None] = {}
-    for name in ("parameters", "macs", "flops", "saved_bytes"):
+    for name in ("macs", "flops", "saved_bytes"):
         values = [getattr(row, name) for row in rows]
         if None in values:
             row = rows[values.index(None)]
@@ -354,12 +359,13 @@ def _totals(rows: Sequence[Row], inference: int, training: int | None) -> Totals
         sums[name] = None if None in values else sum(values)
     if training is None:
         unknown["training_bytes"] = unknown["saved_bytes"]
-    weights = None if sums["parameters"] is None else BYTES * sums["parameters"]
+    parameters = sum(row.parameters for row in rows)
+    weights = BYTES * parameters
     return Totals(
-        sums["parameters"], sums["macs"], sums["flops"],
+        parameters, sums["macs"], sums["flops"],
         sum(row.activation_bytes for row in rows), sums["saved_bytes"],
-        None if weights is None else weights + inference,
-        None if weights is None or training is None else 2 * weights + training,
+        weights + inference,
+        None if training is None else 2 * weights + training,
         unknown=unknown,
     )  # fmt: skip
 

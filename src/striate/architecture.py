@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any
 
-from .errors import GeometryError, OptionError
+from .errors import GeometryError, OptionError, unknown_name
 from .operations import (
     FC,
     RBF,
@@ -75,7 +75,10 @@ class Architecture:
         return iter(self.nodes)
 
     def __getitem__(self, name: str) -> Node:
-        return next(node for node in self.nodes if node.name == name)
+        found = next((node for node in self.nodes if node.name == name), None)
+        if found is None:
+            raise unknown_name("layer", name, (node.name for node in self.nodes))
+        return found
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -154,18 +157,21 @@ class Architecture:
                 )
         return replace(self, nodes=tuple(self._fill(node, values) for node in self.nodes))
 
-    def adapted(self, input_shape: Shape, classes: int) -> Architecture:
-        """The same network for examples of another shape and another number of classes.
+    def adapted(self, input_shape: Shape | None = None, classes: int | None = None) -> Architecture:
+        """The same network for examples of another shape or another number of classes; None leaves them as they are.
 
         Raises:
             OptionError: A value is no whole number of at least 1.
         """
-        first = self.nodes[0]
-        changed = {first.name: replace(first, operation=Input(_variable_value("input", input_shape)))}
-        for last in filter(None, map(self._classifier, self.results)):
-            field = "filters" if isinstance(last.operation, Conv) else "features"
-            number = _variable_value("classes", classes)
-            changed[last.name] = replace(last, operation=replace(last.operation, **{field: number}))
+        changed = {}
+        if input_shape is not None:
+            first = self.nodes[0]
+            changed[first.name] = replace(first, operation=Input(_variable_value("input", input_shape)))
+        if classes is not None:
+            for last in filter(None, map(self._classifier, self.results)):
+                field = "filters" if isinstance(last.operation, Conv) else "features"
+                number = _variable_value("classes", classes)
+                changed[last.name] = replace(last, operation=replace(last.operation, **{field: number}))
         return replace(self, nodes=tuple(changed.get(node.name, node) for node in self.nodes))
 
     def _classifier(self, output: str) -> Node | None:

@@ -43,11 +43,11 @@ class Call:
 
     Args:
         sketch: The graph so far.
-        name: Of the operator, without the underline of those that write in place.
+        name: Of the operator, without the underline of those that write in place; ``library::name`` of one that is not
+            PyTorch's own.
         given: Its arguments by name, defaults filled in.
         outs: Sizes of its outputs.
         traced: What a tensor is.
-        pointwise: Whether PyTorch says that it works on single values.
         in_place: Whether it overwrites its input.
     """
 
@@ -56,7 +56,6 @@ class Call:
     given: dict[str, Any]
     outs: tuple[Shape, ...]
     traced: Callable[[Tensor], Traced]
-    pointwise: bool = False
     in_place: bool = False
 
     def __getitem__(self, name: str) -> Any:
@@ -126,9 +125,7 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
 # --------------------------------------------------------------------------------------------------------------- views
 
 
-@handles(
-    "alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift", "to", "view_as_real_copy", "positive"
-)
+@handles("alias", "detach", "clone", "contiguous", "_to_copy", "lift_fresh", "lift", "to", "positive")
 def _same(call: Call) -> Traced:
     return call.of(next(iter(call.given)))
 

@@ -34,8 +34,8 @@ from .windows import (
     GlobalAvgPool,
     GlobalPool,
     Operation,
-    Shape,
     all_positions,
+    same_positions,
 )
 
 
@@ -149,7 +149,7 @@ def _unbind(call: Call) -> Sequence[Traced]:
 
 @handles("index_select", "index")
 def _index(call: Call) -> Traced:
-    """Some of the channels: whichever they are, every position reads itself."""
+    """Some of the channels; which ones is not known, for an index of the input's device is a tensor without values."""
     value = call.value("self")
     if call.name == "index_select":
         axis = call.axis(call["dim"])
@@ -163,13 +163,9 @@ def _index(call: Call) -> Traced:
     if value.layout[axis] != single(0, value.draft.shape[0]):
         raise GeometryError("which positions it picks is in a tensor, and tracing knows no values")
     shape = (call.out[axis], *value.draft.shape[1:])
-    draft = call.sketch.node(call.name, None, [value], shape, (_identities(value.draft.shape),))
+    draft = call.sketch.node(call.name, None, [value], shape, (same_positions(value.draft.shape),), picks=True)
     layout = tuple(single(0, shape[0]) if k == axis else row for k, row in enumerate(value.layout))
     return Value(draft, layout)
-
-
-def _identities(shape: Shape) -> Any:
-    return tuple((axis, Relation.identity(n)) for axis, n in enumerate(shape[1:]))
 
 
 # ------------------------------------------------------------------------------------------------------- normalisation
@@ -214,7 +210,7 @@ def _layer_norm(call: Call) -> Sequence[Traced]:
     return [call.sketch.mixed(kind, lambda: LayerNorm(float(call["eps"])) if whole else None, value, axes)]
 
 
-@handles("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "_softmax.int", "cumsum", "cumprod",
+@handles("_softmax", "_log_softmax", "softmax", "log_softmax", "_safe_softmax", "cumsum", "cumprod",
          "logcumsumexp", "sort", "topk", "glu", "cummax", "cummin")  # fmt: skip
 def _mixing(call: Call) -> Sequence[Traced]:
     value, axis = call.value("self"), call.axis(call["dim"])
@@ -292,9 +288,8 @@ def _matrices(call: Call) -> Traced:
     names = ("mat2", "batch2", "vec", "tensor")
     right = next(name for name in names if name in call.given)
     left = next(name for name in ("mat1", "batch1", "mat", "self") if name in call.given)
-    own = left if left != "self" else "self"
-    bias = call["self"] if own != "self" else None
-    one, other = call.of(own), call.of(right)
+    bias = call["self"] if left != "self" else None
+    one, other = call.of(left), call.of(right)
     if call.name in ("mv", "dot", "addmv", "addbmm") or (bias is not None and isinstance(call.traced(bias), Value)):
         raise GeometryError("what it adds, or a lone vector, is computed from the input")
     if isinstance(one, Value) and isinstance(other, Value):
@@ -304,7 +299,7 @@ def _matrices(call: Call) -> Traced:
         features = call[right].shape[-1]
         return linear(call.sketch, kind, one, len(one.layout) - 1, features, bias is not None)
     value = call.value(right)
-    return linear(call.sketch, kind, value, len(value.layout) - 2, call[own].shape[-2], bias is not None)
+    return linear(call.sketch, kind, value, len(value.layout) - 2, call[left].shape[-2], bias is not None)
 
 
 def matrices(call: Call, one: Value, other: Value) -> Value:

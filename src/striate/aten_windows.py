@@ -10,7 +10,6 @@ from typing import Any
 
 from .aten import Call, handles
 from .combining import Sketch
-from .drafting import LONGEST_PERIOD
 from .drafts import Traced, Value
 from .errors import GeometryError
 from .factors import single, viewed
@@ -22,7 +21,7 @@ from .operations import (
     Upsample,
 )
 from .rearranging import pairs, squashed
-from .relations import Relation, of_window
+from .relations import LONGEST_PERIOD, Relation, of_window
 from .windows import (
     AdaptiveAvgPool,
     AdaptivePool,
@@ -346,7 +345,7 @@ def _im2col(call: Call) -> Traced:
         raise GeometryError("its axes are no rows and columns")
     new = (shape[0] * prod(settings["kernel"]), *size)
     reading = tuple(enumerate(of_window(geometry, shape[1:])))
-    draft = call.sketch.node("unfold", None, [window.value], new, (reading,))
+    draft = call.sketch.node("unfold", None, [window.value], new, (reading,), apart=True)
     tokens = tuple(f for k, n in enumerate(size, 1) for f in single(k, n))
     return Value(draft, (window.value.layout[0], single(0, new[0]), tokens))
 
@@ -367,7 +366,7 @@ def _col2im(call: Call) -> Traced:
     reading = tuple((k, Relation(n, m, r.taps, r.shift))
                     for k, (r, n, m) in enumerate(zip(back, spots, call.out[2:], strict=True)))  # fmt: skip
     shape = call.out[1:]
-    draft = call.sketch.node("fold", None, [value], shape, (reading,))
+    draft = call.sketch.node("fold", None, [value], shape, (reading,), picks=True)
     return Value(draft, (value.layout[0], *(single(k, n) for k, n in enumerate(shape))))
 
 
@@ -383,7 +382,7 @@ def _unfold(call: Call) -> Traced:
     (relation,) = of_window(geometry, (shape[number],))
     new = tuple(relation.outputs if k == number else n * (size if k == 0 else 1) for k, n in enumerate(shape))
     reading = tuple((k, relation if k + 1 == number else Relation.identity(n)) for k, n in enumerate(shape[1:]))
-    draft = call.sketch.node("unfold", None, [value], new, (reading,))
+    draft = call.sketch.node("unfold", None, [value], new, (reading,), apart=True)
     channels = {f: type(f)(0, f.size, f.stride * size) for f in value.factors if f.axis == 0}
     layout = [tuple(channels.get(f, f) for f in r) for r in value.layout]
     layout[axis] = single(number, relation.outputs)

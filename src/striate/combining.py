@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from .drafting import Drafting
-from .drafts import MINGLED, Value
+from .drafts import Value
 from .errors import GeometryError
 from .factors import BATCH, REPEAT, Axis, Factor, Layout, Slot, follow, merged, settled, single, size_of
 from .rearranging import channels_of, cropped
@@ -201,8 +201,9 @@ class Sketch(Drafting):
         shape, factors = settled([channels, *spatial])
         values = [value for value, _ in operands]
         reading = tuple(follow([channels, *spatial], k, v.layout, v.draft.shape) for k, v in enumerate(values))
-        draft = self.node(kind, None, values, shape, reading, macs=macs)
-        draft.folded = _folded(values, channels, factors)
+        apart = _follows(channels, positions=True)
+        picks = any(_follows(row, positions=False) for row in spatial)
+        draft = self.node(kind, None, values, shape, reading, macs=macs, apart=apart, picks=picks)
         layout = tuple(merged(factors.get(s) or Factor(BATCH, s.size) for s in row) for row in rows)
         return Value(draft, layout)
 
@@ -377,23 +378,10 @@ def _leader(values: Sequence[Value], rows: Sequence[Sequence[Slot]]) -> int:
     return min((k for found in own for k in found), default=0)
 
 
-def _folded(values: Sequence[Value], channels: Sequence[Slot], factors: dict[Slot, Factor]) -> frozenset[Factor]:
-    """Which channels of a product follow positions of an operand, of which it reads all only over all channels."""
-    found = set()
-    for slot in (slot for slot in channels if slot in factors):
-        for value, source in zip(values, slot.sources, strict=True):
-            if source is None or slot.size == 1:
-                continue
-            if source.axis >= 1 or any(_overlap(source, part) for part in value.draft.folded):
-                found.add(factors[slot])
-    return frozenset(found)
-
-
-def _overlap(one: Factor, other: Factor) -> bool:
-    """Whether two runs of channels may step through the same part of an axis."""
-    if other == MINGLED:
-        return True
-    return one.stride < other.size * other.stride and other.stride < one.size * one.stride
+def _follows(slots: Sequence[Slot], *, positions: bool) -> bool:
+    """Whether slots of a product step through positions of an operand, or else through its channels."""
+    sources = (f for slot in slots if slot.size > 1 for f in slot.sources if f is not None)
+    return any(f.axis >= 1 if positions else f.axis == 0 for f in sources)
 
 
 def _ranked(sources: Sequence[Factor | None], lead: int) -> list[tuple[int, Factor]]:

@@ -46,10 +46,11 @@ def network(found: Description, title: str = "", *, width: float = 12.0) -> Figu
     _arcs(above, drawn, links)
     _fields(below, drawn, links, found.rows[0])
     totals = found.totals
-    count = "unknown" if totals.parameters is None else f"{totals.parameters:,}"
     work = "unknown" if totals.macs is None else f"{totals.macs:,}"
     name = title or f"input {written(found.rows[0].output_shape)}"
-    above.set_title(f"{name}: {count} parameters, {work} multiply-adds", loc="left", color=INK, fontsize=11)
+    above.set_title(
+        f"{name}: {totals.parameters:,} parameters, {work} multiply-adds", loc="left", color=INK, fontsize=11
+    )
     return figure
 
 

@@ -329,14 +329,20 @@ class Tracer(TorchDispatchMode):
         if written and name.endswith("_"):
             name = name.rstrip("_")
         aten = func.namespace == "aten"
-        handler = HANDLERS.get(name) if aten else None
+        if not aten:
+            name = f"{func.namespace}::{name}"
+        handler = HANDLERS.get(name)
         elementwise = aten and (torch.Tag.pointwise in func.tags or name in ACTIVATIONS)
         if name == "copy" and written:
             given = {"self": given["src"]}
             handler = _copied
         if handler is None and elementwise:
             handler = pointwise
-        why = "" if elementwise or name in CHEAP else f"nobody has told what {func.namespace}::{name} costs"
+        why = (
+            ""
+            if elementwise or name in CHEAP
+            else f"nobody has told what {name if '::' in name else f'aten::{name}'} costs"
+        )
         self.note(name, handler, given, output, written=written, why=why, func=func, again=(func, args, kwargs))
 
     def note(

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .drafts import MINGLED, Draft, Value
+from .drafts import Draft, Value
 from .errors import GeometryError, StriateError
 from .factors import BATCH, Axis, Layout, Slot, follow, merged, plain, settled, single
-from .operations import FC, Foreign, Resize, Shuffle
+from .operations import Foreign, Resize
 from .rearranging import named
+from .relations import LONGEST_PERIOD
 from .support import LONGEST_AXIS
 from .windows import (
     AdaptiveAvgPool,
     AdaptivePool,
-    Conv,
     Operation,
     Reading,
     Shape,
@@ -26,9 +26,7 @@ from .windows import (
 )
 
 Found = tuple[Reading | str, ...]
-LONGEST_PERIOD = 2**16  # positions after which reads repeat, up to which they are written down
 UNEVEN = (Resize, AdaptivePool, AdaptiveAvgPool, TransposedConv)  # their reads may repeat late
-FOLDED = "positions that a product of two computed maps made channels are positions again"
 
 
 class Drafting:
@@ -59,22 +57,20 @@ class Drafting:
         macs: int | None = 0,
         why: str = "",
         origin: tuple[str, str] = ("", ""),
+        apart: bool = False,
+        picks: bool = False,
     ) -> Draft:
         """A new node: the operation if it gives what was traced, else a foreign one with these reads and costs."""
         drafts = tuple(value.draft for value in inputs)
         if operation is None or not _gives(operation, drafts, shape):
-            operation = Foreign(kind, shape, 0, macs, reading, why)
-        name, source = origin if origin[0] else self.placed(kind)
+            operation = Foreign(kind, shape, 0, macs, reading, why, apart, picks)
+        name, source = origin if origin[0] else self.placed(kind.rpartition("::")[2])
         count = self.names[name] = self.names.get(name, 0) + 1
         while count > 1 and f"{name}_{count}" in self.names:
             count += 1
         unique = name if count == 1 else f"{name}_{count}"
         self.names.setdefault(unique, 1)
         draft = Draft(unique, operation, drafts, shape, source)
-        if not isinstance(operation, FC) and not (isinstance(operation, Conv) and operation.groups == 1):
-            for given in drafts:
-                alike = given.shape == shape and not isinstance(operation, Shuffle)
-                draft.folded |= given.folded if alike else frozenset([MINGLED] if given.folded else [])
         self.drafts.append(draft)
         return draft
 
@@ -199,12 +195,12 @@ class Drafting:
             shape, _ = settled(axes)
             reading = follow(axes, 0, value.layout, value.draft.shape)
             operation = named(value.draft.shape, groups, shape)
-            if value.draft.folded and any(factor.axis == 0 for group in groups[1:] for factor in group):
-                reading, operation = FOLDED, None
             kind = "rearrange" if operation is None else operation.word.lower()
-            origin = value.origin
-            draft = self.kept[key] = self.node(kind, operation, [value], shape, (reading,), origin=origin)
-            draft.folded = frozenset([MINGLED] if value.draft.folded else [])
+            apart = any(factor.axis >= 1 for factor in groups[0])
+            picks = any(factor.axis == 0 for group in groups[1:] for factor in group)
+            self.kept[key] = self.node(
+                kind, operation, [value], shape, (reading,), origin=value.origin, apart=apart, picks=picks
+            )
         return self.kept[key]
 
 

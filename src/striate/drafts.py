@@ -10,8 +10,6 @@ from .factors import Factor, Layout, size_of
 from .operations import ReLU
 from .windows import Operation, Shape
 
-MINGLED = Factor(0, 0, 0)  # in ``Draft.folded``: some of the channels, nobody knows which
-
 
 @dataclass(eq=False, slots=True)
 class Draft:
@@ -24,7 +22,6 @@ class Draft:
         shape: Of its output.
         source: Where the model computes it.
         learned: Which parameters it reads, by their ids.
-        folded: Channels that are positions of what it was computed from, of which each reads only some; see MINGLED.
     """
 
     name: str
@@ -33,7 +30,6 @@ class Draft:
     shape: Shape
     source: str = ""
     learned: frozenset[int] = frozenset()
-    folded: frozenset[Factor] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

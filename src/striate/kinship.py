@@ -8,6 +8,7 @@ kind of channel, so that nothing is claimed that is not so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from .operations import (
     FC,
@@ -21,6 +22,7 @@ from .operations import (
     DepthwiseConv,
     Dropout,
     Flatten,
+    Foreign,
     GroupNorm,
     InstanceNorm,
     Interpolation,
@@ -70,6 +72,12 @@ def labels(operation: Operation, given: Sequence[Labels], shapes: Sequence[Shape
         return _beside(given, [shape[0] for shape in shapes], output[0])
     if isinstance(operation, PixelUnshuffle):
         return _unshuffled(operation, given[0], shapes[0], output[0])
+    if isinstance(operation, Foreign) and operation.picks and any(one != ALIKE for one in given):
+        return SELECTED
+    if isinstance(operation, Flatten):
+        return given[0] if prod(shapes[0][1:]) == 1 else UNKNOWN
+    if isinstance(operation, Foreign) and operation.apart:
+        return UNKNOWN
     if all(one == ALIKE for one in given):
         return ALIKE
     if isinstance(operation, Channels | PixelShuffle) or None in given:
@@ -83,7 +91,7 @@ def labels(operation: Operation, given: Sequence[Labels], shapes: Sequence[Shape
 
 def _through(operation: Operation, one: tuple[int, ...], channels: int, outputs: int) -> Labels:
     """The labels behind an operation of one map."""
-    if isinstance(operation, Softmax | LayerNorm | GroupNorm | LocalResponseNorm | FC | RBF | Flatten):
+    if isinstance(operation, Softmax | LayerNorm | GroupNorm | LocalResponseNorm | FC | RBF):
         return ALIKE if not isinstance(operation, GroupNorm | LocalResponseNorm) else UNKNOWN
     if isinstance(operation, Conv | LocalConv | TransposedConv):
         return _grouped(one, operation.groups, outputs)
@@ -107,7 +115,7 @@ def _selected(operation: Operation, given: Sequence[Labels], shapes: Sequence[Sh
         return SELECTED
     if isinstance(operation, Channels | PixelShuffle):
         return SELECTED
-    mixes = isinstance(operation, Softmax | LayerNorm | FC | RBF | Flatten)
+    mixes = isinstance(operation, Softmax | LayerNorm | FC | RBF)
     dense = isinstance(operation, Conv | LocalConv | TransposedConv) and operation.groups == 1
     return ALIKE if mixes or dense else UNKNOWN
 

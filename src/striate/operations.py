@@ -28,7 +28,6 @@ from .windows import Input as Input
 from .windows import LocalConv as LocalConv
 from .windows import LpPool as LpPool
 from .windows import Operation as Operation
-from .windows import PaddedConv as PaddedConv
 from .windows import PerAxis as PerAxis
 from .windows import Pool as Pool
 from .windows import Reading as Reading
@@ -131,11 +130,14 @@ class Join(Operation):
         fits = all(len(size) == axes for size in sizes)
         largest = tuple(max(n) for n in zip(*sizes, strict=True)) if fits else ()
         if not fits or any(n not in (1, most) for size in sizes for n, most in zip(size, largest, strict=True)):
-            raise GeometryError(
-                f"{self.word} needs branches of one size; they give {self._given(shapes)}. "
-                "CROP, PAD, UPSAMPLE or another padding or stride brings sizes together."
-            )
+            raise self._differ(shapes)
         return largest
+
+    def _differ(self, shapes: Sequence[Shape]) -> GeometryError:
+        return GeometryError(
+            f"{self.word} needs branches of one size; they give {self._given(shapes)}. "
+            "CROP, PAD, UPSAMPLE or another padding or stride brings sizes together."
+        )
 
     @staticmethod
     def _given(shapes: Sequence[Shape]) -> str:
@@ -183,10 +185,7 @@ class Concat(Join):
 
     def _size(self, shapes: Sequence[Shape]) -> Shape:
         if len({shape[1:] for shape in shapes}) > 1:
-            raise GeometryError(
-                f"CONCAT needs branches of one size; they give {self._given(shapes)}. "
-                "CROP, PAD, UPSAMPLE or another padding or stride brings sizes together."
-            )
+            raise self._differ(shapes)
         return shapes[0][1:]
 
 
@@ -530,8 +529,9 @@ class Interpolation(Operation):
 
     def reads(self, *shapes: Shape) -> tuple[Reading | str, ...]:
         """The nearest position, or the two next to it."""
-        linear = partial(Relation.linear, align_corners=self.align_corners)
-        return sampled(shapes[0], self.output_shape(*shapes), Relation.nearest if self.mode == "nearest" else linear)
+        corners = self.align_corners and self.mode != "nearest"
+        relate = Relation.nearest if self.mode == "nearest" else partial(Relation.linear, align_corners=corners)
+        return sampled(shapes[0], self.output_shape(*shapes), relate, corners=corners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -635,6 +635,8 @@ class Foreign(Operation):
         macs: Multiply-adds, or None if they are unknown.
         reading: For each input, which positions are read, or why that is unknown.
         why: Why the multiply-adds are unknown.
+        apart: Whether its channels are positions of its inputs, so that they see different places.
+        picks: Whether a position reads only some of the channels of its inputs.
     """
 
     inputs: ClassVar[int | None] = None
@@ -644,6 +646,8 @@ class Foreign(Operation):
     macs: int | None = 0
     reading: tuple[Reading | str, ...] = ()
     why: str = ""
+    apart: bool = False
+    picks: bool = False
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """As traced."""

@@ -89,11 +89,12 @@ def dilated_coverage(rates: Sequence[int], kernel_size: int = 3) -> tuple[int, i
 
 
 def largest_gap(rates: Sequence[int]) -> int:
-    """``M_2``: the largest distance between nonzero taps at the second layer; no more than the kernel leaves no holes.
+    """``M_2``: the largest distance between nonzero taps at the second layer.
 
         M_n = r_n,  M_i = max(M_{i+1} - 2 r_i, M_{i+1} - 2 (M_{i+1} - r_i), r_i)
 
-    P. Wang et al., "Understanding Convolution for Semantic Segmentation", 2018, equation 2. Of one rate, that rate.
+    If the first rate is 1 and this no more than the kernel, there are no holes. P. Wang et al., "Understanding
+    Convolution for Semantic Segmentation", 2018, equation 2. Of one rate, that rate.
 
     >>> largest_gap((1, 2, 5)), largest_gap((1, 2, 9))
     (2, 5)

@@ -171,7 +171,7 @@ def within(taps: Taps, low: int, high: int) -> Taps:
 
 def repeats_late(inputs: int, outputs: int) -> bool:
     """Whether sampling at this ratio has too many phases to be written down."""
-    return outputs // gcd(inputs, outputs) > LONGEST_PERIOD
+    return outputs // max(1, gcd(inputs, outputs)) > LONGEST_PERIOD
 
 
 def of_window(window: Geometry, size: Sequence[int], border: str = "zeros") -> tuple[Relation, ...]:

@@ -22,6 +22,7 @@ from .relations import Relation, Taps, within
 LONGEST_AXIS = 2**20
 MOST_PHASES = 4096
 MOST_PRODUCTS = 256
+NOTHING = "no output reads any input position"
 MOST_POSITIONS = 4096
 LONG = 2**14  # positions from which arrays pay
 MOST_PLACES = 3 * 2**23  # of all feature maps, times the digits of the taps of their windows
@@ -75,7 +76,7 @@ class Field:
             for reads in taps:
                 # Of evenly spaced taps, as many as there are phases meet all that there is to meet.
                 ends = reads if isinstance(reads, tuple) else (*reads[:period], *reads[-period:])
-                spans.append(_hull(self._span(turn * relation.shift + tap) for tap in ends))
+                spans.append(_hull(self.span(turn * relation.shift + tap) for tap in ends))
         return Field(tuple(spans), self.shift * (rounds * relation.shift // period))
 
     def union(self, other: Field) -> Field | None:
@@ -85,10 +86,11 @@ class Field:
         period = lcm(len(self.spans), len(other.spans))
         if period > MOST_PHASES:
             return None
-        spans = (_hull((self._span(place), other._span(place))) for place in range(period))
+        spans = (_hull((self.span(place), other.span(place))) for place in range(period))
         return Field(tuple(spans), self.shift * (period // len(self.spans)))
 
-    def _span(self, place: int) -> tuple[int, int] | None:
+    def span(self, place: int) -> tuple[int, int] | None:
+        """The first and last input position that a position sees; None if it sees none."""
         rounds, phase = divmod(place, len(self.spans))
         span = self.spans[phase]
         return None if span is None else (span[0] + rounds * self.shift, span[1] + rounds * self.shift)
@@ -163,9 +165,10 @@ def _over_windows(
     if not isinstance(real, range):  # few, and not evenly spaced
         parts = [_over_windows(values, relation, range(tap, tap + 1), phase, pick, empty) for tap in real]
         return [reduce(pick, some) for some in zip(*parts, strict=True)]
-    before, after = max(0, -real[0]), max(0, reach + real[-1] - relation.inputs + 1)
-    block = [*[empty] * before, *values, *[empty] * after]
-    found = (_merged_long if len(block) > LONG else _merged)(block, real, pick)[before + real[0] :]
+    low, high = real[0], reach + real[-1] + 1
+    around = [empty] * max(0, -low), [empty] * max(0, high - relation.inputs)
+    block = [*around[0], *values[max(0, low) : high], *around[1]]
+    found = (_merged_long if len(block) > LONG else _merged)(block, real, pick)
     return found[: reach + 1 : relation.shift] if relation.shift else found[:1] * count
 
 
@@ -288,8 +291,20 @@ class Support:
         if self._places < 0:
             return f"after {node.name}: its feature maps and windows together are too long to follow"
         return tuple(
-            sight if sight.axis is None else sight.through(*reading[sight.axis], self._blind) for sight in seen
+            self._anywhere(sight, reading) if sight.axis is None else sight.through(*reading[sight.axis], self._blind)
+            for sight in seen
         )
+
+    def _anywhere(self, sight: Sight, reading: Reading) -> Sight:
+        """What all positions see alike is seen after one more operation, but where that reads nothing."""
+        for place, relation in reading:
+            if place is None or relation.is_identity:
+                continue
+            same = Sight(place, sight.first * relation.inputs, sight.last * relation.inputs, None)
+            found = same.through(place, relation, self._blind)
+            if -1 in found.last:
+                return found if max(found.last) >= 0 else Sight(None, found.first[:1], found.last[:1], None)
+        return sight
 
     # ------------------------------------------------------------------------------------------------ backward
 
@@ -398,16 +413,17 @@ class Support:
 
     def _most(self, name: str, seen: Sequence[Sight]) -> tuple[int, int] | str:
         if any(sight.size == 0 for sight in seen):
-            return "no output reads any input position"
+            return NOTHING
         if (sets := self._sets(name)) is not None:
-            most = [max(masks, key=lambda mask: (mask.bit_count(), _width(mask))) for masks in sets]
-            return prod(mask.bit_count() for mask in most), prod(map(_width, most))
+            most = [max(masks, key=lambda mask: (mask.bit_count(), -_width(mask))) for masks in sets]
+            span = prod(map(_width, most))
+            return (prod(mask.bit_count() for mask in most), span) if span else NOTHING
         box = prod(sight.size for sight in seen)
         # Where positions repeat, one that meets no border on the way back stands for all of its phase.
         best, all_inside = (0, 1), all(sight.field is not None for sight in seen)
         for position in self._candidates(name, seen):
             read, clipped = self._back(name, frozenset({position}))
-            best = max(best, (area(read), _box(read)))
+            best = max(best, (area(read), _box(read)), key=_fullest)
             if best == (box, box):
                 return best
             all_inside = all_inside and not clipped
@@ -418,7 +434,7 @@ class Support:
             return f"every position meets a border, and there are more than {MOST_POSITIONS:,}"
         for position in product(*([1 << o for o in range(n)] for n in sizes)):
             read, _ = self._back(name, frozenset({position}))
-            best = max(best, (area(read), _box(read)))
+            best = max(best, (area(read), _box(read)), key=_fullest)
             if best == (box, box):
                 break
         return best
@@ -450,7 +466,7 @@ class Support:
         found: list[tuple[int, ...]] = []
         for place, (masks, (axis, relation)) in enumerate(zip(before, reading, strict=True)):
             if axis is None:
-                found.append((_union(masks),) * (sizes[place] if len(sizes) == len(before) else 1))
+                found.append((union_of(masks),) * (sizes[place] if len(sizes) == len(before) else 1))
             elif axis != place or len(sizes) != len(before):
                 return None
             elif relation.is_identity:
@@ -459,7 +475,7 @@ class Support:
                 widest = max(map(len, relation.taps or ()), default=0)
                 self._spend(relation.outputs * min(widest, relation.inputs) * (1 + relation.inputs // 4096) // 8)
                 reads = [relation.reads(o) for o in range(relation.outputs)]
-                found.append(tuple(_union(masks[i] for i in some) for some in reads))
+                found.append(tuple(union_of(masks[i] for i in some) for some in reads))
         return tuple(found)
 
     def _candidates(self, name: str, seen: Sequence[Sight]) -> Iterator[tuple[int, ...]]:
@@ -520,7 +536,17 @@ def _meets_border(region: Region, reading: Reading) -> bool:
     return any(axis is None or relation.leaves(masks[axis]) for masks in region for axis, relation in reading)
 
 
-def _union(masks: Iterable[int]) -> int:
+def _fullest(read: tuple[int, int]) -> tuple[int, int]:
+    """The order of ``(positions, box)``: more positions, and of as many those that stand closer together."""
+    return read[0], -read[1]
+
+
+def union_of(masks: Iterable[int]) -> int:
+    """The positions that are in any of some sets, each a number with a bit for each position.
+
+    >>> bin(union_of([0b001, 0b100]))
+    '0b101'
+    """
     union = 0
     for mask in masks:
         union |= mask
@@ -549,7 +575,7 @@ def area(region: Region) -> int:
                 split[inside] = members | {tuple(rest)}
             if outside := mask & ~first:
                 split[outside] = members
-        if fresh := first & ~_union(classes):
+        if fresh := first & ~union_of(classes):
             split[fresh] = {tuple(rest)}
         classes = split
     return sum(mask.bit_count() * area(frozenset(members)) for mask, members in classes.items())
@@ -557,4 +583,4 @@ def area(region: Region) -> int:
 
 def _box(region: Region) -> int:
     """Positions in the smallest box around a set."""
-    return prod(_width(_union(masks)) for masks in zip(*region, strict=True)) if region else 0
+    return prod(_width(union_of(masks)) for masks in zip(*region, strict=True)) if region else 0

@@ -60,9 +60,13 @@ def counts(axis: Axis, size: int) -> tuple[int, ...]:
     >>> counts(Axis(kernel=3, before=1, after=1), 4)
     (2, 3, 3, 2)
     """
-    starts = (o * axis.stride - axis.before for o in range(axis.output_size(size)))
-    ends = ((max(0, -(start // axis.dilation)), (size - 1 - start) // axis.dilation) for start in starts)
-    return tuple(max(0, min(last, axis.kernel - 1) - first + 1) for first, last in ends)
+    return tuple(_count(axis, size, o) for o in range(axis.output_size(size)))
+
+
+def _count(axis: Axis, size: int, output: int) -> int:
+    start = output * axis.stride - axis.before
+    first, last = max(0, -(start // axis.dilation)), (size - 1 - start) // axis.dilation
+    return max(0, min(last, axis.kernel - 1) - first + 1)
 
 
 def require_real_reads(geometry: Geometry, size: Sequence[int]) -> None:
@@ -73,15 +77,20 @@ def require_real_reads(geometry: Geometry, size: Sequence[int]) -> None:
     """
     outputs = geometry.output_size(size)
     for number, (axis, n) in enumerate(zip(geometry.axes, size, strict=True)):
-        # Taps that are no further apart than the input is long cannot step over it: only the ends can miss it.
-        starts = (-axis.before, (outputs[number] - 1) * axis.stride - axis.before)
-        if axis.dilation <= n and all(-axis.extent < start < n for start in starts):
-            continue
-        if 0 in (totals := counts(axis, n)):
+        if (blind := _first_blind(axis, n, outputs[number])) is not None:
             raise GeometryError(
-                f"On spatial axis {number}: the window at output {totals.index(0)} would read only padding "
+                f"On spatial axis {number}: the window at output {blind} would read only padding "
                 f"(size={n}, {axis}); give less padding or a larger input."
             )
+
+
+def _first_blind(axis: Axis, size: int, outputs: int) -> int | None:
+    """The first output whose window reads only padding."""
+    # Taps that are no further apart than the input is long cannot step over it: only the ends can miss it.
+    if axis.before < axis.extent and (axis.kernel == 1 or axis.dilation <= size):
+        behind = -(-(size + axis.before) // axis.stride)
+        return behind if behind < outputs else None
+    return next((o for o in range(outputs) if not _count(axis, size, o)), None)
 
 
 def window_at(

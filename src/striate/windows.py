@@ -33,7 +33,8 @@ class Operation:
 
     ``word``: in the notation. ``measure``: the fields that a number right behind the word fills. ``in_place``: it may
     overwrite its input. ``saves``: which feature maps the backward pass needs, of "inputs" and "output".
-    ``passes_on``: its output is at times the input itself, in the same memory. ``linear``: without a nonlinearity.
+    ``passes_on``: its output is at times the input itself, in the same memory. ``inputs``: how many there are; None for
+    any number.
     """
 
     word: ClassVar[str] = ""
@@ -51,8 +52,8 @@ class Operation:
         """Shape of the output for inputs of these shapes."""
         return shapes[0]
 
-    def parameters(self, *shapes: Shape) -> int | None:
-        """Learned numbers; None if unknown."""
+    def parameters(self, *shapes: Shape) -> int:
+        """Learned numbers."""
         return 0
 
     def multiply_adds(self, *shapes: Shape) -> int | None:
@@ -98,10 +99,12 @@ def along(relations: Sequence[Relation]) -> Reading:
     return tuple((None if relation.taps is None else axis, relation) for axis, relation in enumerate(relations))
 
 
-def sampled(given: Shape, made: Shape, relate: Callable[[int, int], Relation]) -> tuple[Reading | str, ...]:
-    """What an operation reads that brings each axis to another size."""
+def sampled(
+    given: Shape, made: Shape, relate: Callable[[int, int], Relation], *, corners: bool = False
+) -> tuple[Reading | str, ...]:
+    """What an operation reads that brings each axis to another size; ``corners``: so that the corners meet."""
     sizes = list(zip(given[1:], made[1:], strict=True))
-    if any(repeats_late(n, m) for n, m in sizes):
+    if any(repeats_late(n - corners, m - corners) for n, m in sizes):
         return (LATE,)
     return (along([relate(n, m) for n, m in sizes]),)
 
