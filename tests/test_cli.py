@@ -235,8 +235,21 @@ NO_DATA = (
 NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
 FAILURES: list[tuple[list[str], int, str]] = [
     (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
-    (["train", "INPUT -> [FC]*N", "N=1,2"], 2, "Error: N has several values; training takes one.\n"),
+    (["train", "INPUT -> [FC]*N", "N=1,2"], 2, "Error: N has several values; train takes one.\n"),
     (["check", "INPUT -> [FC]*N", "N=1..2"], 2, "Error: N has several values; check takes one.\n"),
+    (["check", "lenet5", "nosuch"], 2, "Error: check takes one network, then NAME=VALUE; got 'lenet5' 'nosuch'.\n"),
+    (["check", "N=2"], 2, "Error: check takes one network, then NAME=VALUE; got N=2.\n"),
+    (["train", "lenet5", "vgg16"], 2, "Error: train takes one network, then NAME=VALUE; got 'lenet5' 'vgg16'.\n"),
+    (
+        ["describe", "lenet5", "classes=4", "--classes", "5"],
+        2,
+        "Error: classes is given twice: as --classes and as classes=4.\n",
+    ),
+    (
+        ["describe", "INPUT -> [FC]*N", "N=1..9999999999"],
+        2,
+        "Error: N=1..9999999999: these are 9,999,999,999 values; at most 1,000 are compared.\n",
+    ),
     (["describe", "N=2"], 2, "Error: describe needs a network: a text, a zoo name or a file.\n"),
     (["describe", "lenet5", "N="], 2, "Error: N=: expected N=2, N=1..3 or N=1,2,4, and each name once.\n"),
     (["describe", "lenet5", "N=1", "N=2"], 2, "Error: N=2: expected N=2, N=1..3 or N=1,2,4, and each name once.\n"),

@@ -29,6 +29,7 @@ from striate.errors import GeometryError, NotationError, OptionError, UnknownNam
 from striate.facts import Facts
 from striate.field_rules import nearest_rates
 from striate.findings import RULES, Finding, exit_code, percent, sarif, summary, text, to_json
+from striate.inspection import check
 from striate.lint import check_paper, findings, path_of
 from striate.networks import network
 from striate.operations import Conv, Foreign, Input, ReLU
@@ -139,7 +140,7 @@ def test_holes_are_told_apart_from_what_is_left_over() -> None:
     assert (hole.evidence["positions"], tail.evidence["positions"]) == (10 * 10 - 36, 10)
     assert tail.evidence["pixels"] == 10
     assert tail.evidence["network_pixels"] == 110 - 36
-    assert tail.fix == "padding=0x0:3 on conv1: one more window reads the rest."
+    assert tail.fix == "a kernel of at least 4 for conv1, or its stride in a layer that has one."  # column 12 is none
     pool = "INPUT 2x10x10 -> POOL 2 stride=3 -> CONV3-4"  # its third window and the gap behind that end at row 8
     assert only("STR002", pool).evidence["positions"] == 81 - 36
     assert only("STR001", pool).evidence["positions"] == 100 - 81
@@ -492,6 +493,15 @@ def test_an_object_size_is_whole_numbers(size: Any) -> None:
     assert str(caught.value) == (f"object_size={size!r} must be a whole number of at least 1, or one for each axis.")
 
 
+@pytest.mark.parametrize("layer", ["POOL 2 stride=4", "CONV2-4 stride=4 padding=0", "CONV2-4 stride=4 padding=0:0x0:0"])
+def test_one_more_window_is_proposed_only_where_it_reads_something(layer: str) -> None:
+    """Of 7 positions, windows at 0 and 4 leave the last; the next would begin at 8."""
+    words = "a kernel of at least 4 for {}, or its stride in a layer that has one."
+    found = check_paper(f"INPUT 1x7x7 -> {layer} -> FC 3")
+    name = "pool1" if layer.startswith("POOL") else "conv1"
+    assert [of(code, found)[0].fix for code in ("STR001", "STR002")] == [words.format(name)] * 2
+
+
 # -------------------------------------------------------------------------------------------- STR015, STR016: alignment
 
 SHIFTS = [
@@ -506,6 +516,7 @@ SHIFTS = [
     ("POOL 2 -> CONV3-8 -> RELU -> CONV1-1", None, 0, 0),  # a pooling's blocks are where they are
     ("POOL 2 stride=1 padding=0:1x0:1 -> CONV1-1", "info", 0.5, 0.5),
     ("CONV3-8 dilation=2 -> RELU -> CONV1-1", None, 0, 0),
+    ("CONV5-8 padding=1:3x1:3 -> RELU -> CONV1-1", None, 0, 0),  # wanted: an odd kernel has a middle
 ]
 
 
@@ -586,7 +597,8 @@ BIASES = [
     ("CONV3-16 -> LN -> RELU", None),  # over the channels: a bias differs from channel to channel
     ("CONV3-16 -> GN 4 -> RELU", None),
     ("CONV3-16 -> RELU -> BN", None),
-    ("LOCAL3-4 -> BN -> RELU", 4 * 64),
+    ("LOCAL3-4 -> BN -> RELU", None),  # a bias for each position is more than the mean of its channel
+    ("TILED3-4 tile=2 -> BN -> RELU", None),
     ("CONV3-16 -> SUM[BN | IDENTITY]", None),
     ("DECONV2-5 -> BN -> RELU", 5),
     ("FC 7 -> BN -> RELU", 7),
@@ -672,6 +684,18 @@ def test_what_passes_a_bottleneck_has_its_dimensions_at_most() -> None:
 
 
 # ----------------------------------------------------------------------------------------------- STR023: one layer owns
+
+
+def test_what_pooling_would_leave_is_not_claimed_of_weights_that_are_made_of_others() -> None:
+    normed = torch.nn.utils.parametrizations.weight_norm(nn.Linear(64 * 1024, 64))
+    convolutions = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(
+        *convolutions, nn.Flatten(), normed, nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)
+    )
+    found = check(model, (3, 32, 32))
+    assert [(one.code, one.evidence.get("after_pooling"), one.fix) for one in found if one.code == "STR023"] == [
+        ("STR023", None, "fewer features, in this layer or in front of it.")
+    ]
 
 
 def test_the_first_fully_connected_layer_of_vgg16() -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from striate import showing
 from striate.errors import OptionError
+from striate.networks import network
 
 
 def test_activations_are_those_of_every_layer_although_relu_works_in_place(bars_run: Any) -> None:
@@ -25,6 +26,12 @@ def test_activations_are_those_of_every_layer_although_relu_works_in_place(bars_
     assert (found["conv1"] < 0).any()
     assert list(found) == ["conv1", "relu1", "pool1", "fc1"]
     torch.testing.assert_close(found["fc1"], m.classifier.scores(m.data.test.images[:1])[0])
+
+
+def test_a_pooling_that_is_undone_later_shows_its_values_for_one_example() -> None:
+    net = network("INPUT 1x8x8 -> CONV3-4 -> POOL as p -> UNPOOL of=p -> FC 3")
+    shapes = {name: tuple(values.shape) for name, values in showing.activations(net, torch.randn(1, 1, 8, 8))}
+    assert shapes == {"conv1": (4, 8, 8), "p": (4, 4, 4), "unpool1": (4, 8, 8), "fc1": (3,)}
 
 
 def test_filters_are_the_learned_weights(bars_run: Any) -> None:

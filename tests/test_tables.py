@@ -30,9 +30,15 @@ def test_a_page_shows_what_was_given_and_nothing_else() -> None:
     assert "http" not in page
 
 
+def test_names_of_nodes_stay_apart_in_csv() -> None:
+    rows = list(csv.DictReader(io.StringIO(describe("INPUT 1x4x4 -> SUM[CONV3-2 | CONV1-2]").csv())))
+    assert rows[-1]["inputs"] == "conv1 conv2"
+
+
 def test_csv_is_read_back() -> None:
     rows = list(csv.DictReader(io.StringIO(describe("INPUT 1x4x4 -> CONV3-2 -> FC 3").csv())))
     assert [row["name"] for row in rows] == ["input", "conv1", "fc1"]
     assert rows[1]["output_shape"] == "2x4x4"
     assert rows[2]["jump"] == ""
+    assert (rows[1]["inputs"], rows[2]["inputs"]) == ("input", "conv1")
     assert rows[2]["unknown"].startswith("endless: after a fully connected layer")

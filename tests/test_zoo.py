@@ -450,3 +450,16 @@ def test_what_is_no_network_is_refused() -> None:
     assert str(caught.value) == (
         "a network is a notation text, a zoo name, a file with a text, or what striate.network made; got int."
     )
+
+
+def test_classes_and_a_size_can_both_be_changed() -> None:
+    """VGG-16 on 64 x 64: the first fully connected layer reads 512 x 2 x 2, the last gives 10 scores."""
+    wanted = 138_357_544 - 4096 * 512 * (7 * 7 - 2 * 2) - 4097 * 990
+    assert describe("vgg16", input=(3, 64, 64), classes=10).totals.parameters == wanted
+    assert describe("vgg16", (3, 64, 64), classes=10).totals.parameters == wanted
+
+
+def test_classes_of_a_network_of_maps_are_refused() -> None:
+    with pytest.raises(OptionError) as caught:
+        describe("unet", classes=7)
+    assert str(caught.value) == "classes=7 was given, but unet ends in no layer of scores; change its text."

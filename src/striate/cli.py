@@ -85,9 +85,10 @@ def describe(
     from .inspection import describe as table
 
     sources, values = _with_values(networks)
+    if not sources:
+        raise OptionError("describe needs a network: a text, a zoo name or a file.")
     size = _numbers("--input", input, "3x224x224")
-    given = {"filters": filters, "hidden": hidden, "classes": classes}
-    values |= {name: [value] for name, value in given.items() if value is not None}
+    values |= _options(values, filters=filters, hidden=hidden, classes=classes)
     found: Any
     if len(sources) == 1 and all(len(choices) == 1 for choices in values.values()):
         found = table(sources[0], size, time=time, **{name: choices[0] for name, choices in values.items()})
@@ -131,18 +132,14 @@ def check(
     from . import findings, lint
     from .inspection import check as look
 
-    _, bound = _with_values([network, *(values or [])])
-    if many := next((name for name, choices in bound.items() if len(choices) > 1), None):
-        raise OptionError(f"{many} has several values; check takes one.")
-    given = {"filters": filters, "hidden": hidden, "classes": classes}
-    chosen = {name: choices[0] for name, choices in bound.items()}
-    chosen |= {name: value for name, value in given.items() if value is not None}
+    bound = _one_network("check", network, values)
+    bound |= _options(bound, filters=filters, hidden=hidden, classes=classes)
     seen = _numbers("--object-size", object_size, "64 or 64x48", 1)
     found = look(
         network,
         _numbers("--input", input, "3x224x224"),
         object_size=seen[0] if seen is not None and len(seen) == 1 else seen,
-        **chosen,
+        **{name: choices[0] for name, choices in bound.items()},
     )
     path = lint.path_of(network)
     values_shown = findings.sarif(found, path, version("striate")) if sarif else [one.to_dict() for one in found]
@@ -176,6 +173,8 @@ def _draw(found: Any, picture: str, title: str) -> None:
 
 def _with_values(words: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
     """Networks, and the values of names: ``N=2``, ``N=1..3``, ``N=1,2,4``, ``POOL=yes,no``."""
+    from .comparison import MOST_NETWORKS
+
     sources: list[str] = []
     values: dict[str, list[Any]] = {}
     for word in words:
@@ -184,8 +183,11 @@ def _with_values(words: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
             sources.append(word)
             continue
         first, dots, last = written.partition("..")
-        if dots and first.isdecimal() and last.isdecimal() and len(first + last) < 12:
-            choices: list[Any] = [str(number) for number in range(int(first), int(last) + 1)][:10_000]
+        if dots and first.isdecimal() and last.isdecimal() and len(first + last) < 20:
+            numbers = range(int(first), int(last) + 1)
+            if len(numbers) > MOST_NETWORKS:
+                raise OptionError(f"{word}: these are {len(numbers):,} values; at most {MOST_NETWORKS:,} are compared.")
+            choices: list[Any] = list(map(str, numbers))
         else:
             choices = [choice for choice in written.split(",") if choice]
         if not choices or name in values:
@@ -194,9 +196,25 @@ def _with_values(words: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
             values[name] = [_numbers("input", choice, "3x224x224") for choice in choices]
             continue
         values[name] = [int(choice) if choice.isdecimal() and len(choice) < 10 else choice for choice in choices]
-    if not sources:
-        raise OptionError("describe needs a network: a text, a zoo name or a file.")
     return sources, values
+
+
+def _one_network(verb: str, network: str, words: list[str] | None) -> dict[str, list[Any]]:
+    """The values of names for a verb that takes one network and one value for each name."""
+    sources, values = _with_values([network, *(words or [])])
+    if sources != [network]:
+        raise OptionError(f"{verb} takes one network, then NAME=VALUE; got {' '.join(map(repr, sources)) or network}.")
+    if many := next((name for name, choices in values.items() if len(choices) > 1), None):
+        raise OptionError(f"{many} has several values; {verb} takes one.")
+    return values
+
+
+def _options(values: dict[str, list[Any]], **options: Any) -> dict[str, list[Any]]:
+    """Options that say the same as NAME=VALUE, each given once."""
+    given = {name: [value] for name, value in options.items() if value is not None}
+    if twice := next((name for name in given if name in values), None):
+        raise OptionError(f"{twice} is given twice: as --{twice} and as {twice}={values[twice][0]}.")
+    return given
 
 
 @verb("striate plan 8x64x56x56 128x64x3x3 --padding same")
@@ -287,9 +305,7 @@ def train(
     from . import notation, runs, zoo
 
     if network is not None and values:
-        _, bound = _with_values([network, *values])
-        if many := next((name for name, choices in bound.items() if len(choices) > 1), None):
-            raise OptionError(f"{many} has several values; training takes one.")
+        bound = _one_network("train", network, values)
         network = notation.format(zoo.architecture(network, {name: choices[0] for name, choices in bound.items()}))
     given = {
         "epochs": epochs,

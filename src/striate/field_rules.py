@@ -481,7 +481,7 @@ def _drifted(facts: Facts, node: Node, drift: Drift) -> Drift:
     lower = getattr(node.operation, "padding", None) == "same_lower"
     more = [
         (Fraction(axis.extent - 1, 2) - axis.before) * step
-        if axis.stride == 1 and _keeps_size(axis) and (lower or axis.before < axis.extent - 1)
+        if axis.stride == 1 and axis.extent % 2 == 0 and _keeps_size(axis) and (lower or axis.before < axis.extent - 1)
         else Fraction(0)
         for axis, step in zip(window.axes, jump, strict=True)
     ]
@@ -602,12 +602,7 @@ def _misalignment(
 
 def _spans(seen: Field, period: int) -> list[tuple[int, int] | None]:
     """What the positions of several periods see."""
-    found = []
-    for place in range(period):
-        rounds, phase = divmod(place, len(seen.spans))
-        span = seen.spans[phase]
-        found.append(None if span is None else (span[0] + rounds * seen.shift, span[1] + rounds * seen.shift))
-    return found
+    return [seen.span(place) for place in range(period)]
 
 
 def _centre(spans: list[tuple[int, int] | None]) -> Fraction | None:

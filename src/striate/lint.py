@@ -12,7 +12,7 @@ from . import field_rules, size_rules, structure_rules, zoo
 from .architecture import Architecture, whole_numbers
 from .errors import OptionError
 from .facts import Facts
-from .findings import SEVERITIES, Finding
+from .findings import SEVERITIES, TEXT, Finding
 
 CHECKS = (*size_rules.CHECKS, *field_rules.CHECKS, *structure_rules.CHECKS)
 
@@ -91,5 +91,5 @@ def path_of(network: Any) -> str:
     ('lenet5', '<text>')
     """
     if isinstance(network, str | Path):
-        return "<text>" if isinstance(network, str) and zoo.TEXT.search(network) else str(network)
+        return TEXT if isinstance(network, str) and zoo.TEXT.search(network) else str(network)
     return type(network).__name__

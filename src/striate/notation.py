@@ -12,7 +12,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -173,6 +173,8 @@ def format(architecture: Architecture) -> str:
         if note := getattr(node.operation, "foreign_note", ""):
             raise NotationError(f"{node.name}: {text(node.operation)} cannot be written as a text: {note}.")
         layer = text(node.operation)
+        if any(isinstance(getattr(node.operation, entry.name), float) for entry in fields(node.operation)):
+            _require_readable(layer)
         if node.operation.inputs is None:
             layer += f"[{' | '.join('IDENTITY' if name == here else f'from {name}' for name in node.inputs)}]"
         elif node.inputs and node.inputs[0] != here:
@@ -186,6 +188,16 @@ def format(architecture: Architecture) -> str:
     if architecture.results[0] != here:
         written.append(f"from {architecture.results[0]}")
     return " -> ".join(written)
+
+
+@lru_cache(maxsize=1024)
+def _require_readable(layer: str) -> None:
+    """Refuse a layer with a number that a text cannot hold: a negative one, an endless one, a probability of 1."""
+    try:
+        parse(f"INPUT 1x1 -> {layer}")
+    except NotationError as error:
+        reason = str(error).splitlines()[0].partition(": ")[2]
+        raise NotationError(f"{layer} cannot be written as a text: {reason}") from None
 
 
 class _Names:
@@ -294,7 +306,7 @@ class _Reader:
             if isinstance(error, UnexpectedCharacters):
                 found = repr(error.char)
             elif problem.token.type == "$END":  # it borrows its position from the last token, if there is one
-                found = "the end of the text"
+                found = "the end of the calculation" if start == "value" else "the end of the text"
                 place = problem.token.end_pos
             else:
                 found = repr(str(problem.token))
@@ -302,7 +314,8 @@ class _Reader:
             if "SIZES" in names:  # a name or parentheses may stand there, too, but who writes them knows
                 names -= {"WORD", "PARENTHESES", "MAYBE"}
             names -= {"INPUT"} if "WORD" in names else set()
-            wanted = [EXPECTED[name] for name in EXPECTED if name in names]
+            operators = {"STAR": "one of + - * // %"} if start == "value" else {}
+            wanted = [operators.get(name, EXPECTED[name]) for name in EXPECTED if name in names]
             if names == {"_EQUALS", "PARENTHESES"}:
                 wanted[-1] += " (names that a text makes up for blocks have letters and _ only)"
             raise self._error(offset + (place or 0), f"found {found}, expected {' or '.join(wanted)}.") from None
@@ -553,6 +566,8 @@ class _Reader:
         """A calculation with whole numbers."""
         if written.startswith("{"):
             written, place = written[1:-1], place + 1
+        if re.fullmatch(NUMBER, written) and "." in written:
+            raise self._error(place, f"{written} is no whole number; names and calculations stand for whole numbers.")
         if len(written) > LONGEST_VALUE:
             raise self._error(place, f"a calculation has at most {LONGEST_VALUE} characters.")
         return self._calculated(self._tree(written, "value", place).children[0], place, scope)

@@ -93,8 +93,12 @@ def activations(network: nn.Module, x: Tensor) -> list[tuple[str, Tensor]]:
     """
     outputs: list[tuple[str, Tensor]] = []
 
-    def keeping(name: str) -> Callable[..., None]:  # copied at once: the next layer may write over it
-        return lambda module, inputs, output: outputs.append((name, output[0].clone().cpu()))
+    def keeping(name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            result = output[0] if isinstance(output, tuple) else output  # a pooling may give its switches, too
+            outputs.append((name, result[0].clone().cpu()))  # copied at once: the next layer may write over it
+
+        return keep
 
     layers = ((name, layer) for name, layer in network.named_modules() if name and not any(layer.children()))
     hooks = [layer.register_forward_hook(keeping(name)) for name, layer in layers]

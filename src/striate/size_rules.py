@@ -116,13 +116,16 @@ def _lost_pixels(facts: Facts, name: str, windows: list[tuple[Node, Masks]]) -> 
 
 
 def _more_padding(facts: Facts, node: Node) -> tuple[str, str]:
-    """The same window with as many more rows of padding as make room for one more position."""
+    """The same window with as many more rows of padding as make room for one more position that reads some real row."""
+    window = node.operation.window(facts.given(node))
+    axes = window.axes if window else ()
+    sizes = facts.given(node)[1:]
+    missing = [_missing_rows(axis, n) for axis, n in zip(axes, sizes, strict=True)]
+    if any(rows and not _begins_inside(axis, n) for rows, axis, n in zip(missing, axes, sizes, strict=True)):
+        return _longer_kernel(node, max(axis.stride for axis in axes))
     if isinstance(node.operation, Pool):
         more = "one more window reads the rest."
         return f"ceil=yes on {node.name}: {more}", f"ceil_mode=True: {more}"
-    window = node.operation.window(facts.given(node))
-    axes = window.axes if window else ()
-    missing = [_missing_rows(axis, n) for axis, n in zip(axes, facts.given(node)[1:], strict=True)]
     rows = [(axis.before, axis.after + extra) for axis, extra in zip(axes, missing, strict=True)]
     entries = [str(before) if before == after else f"{before}:{after}" for before, after in rows]
     alike = len(set(entries)) == 1 and ":" not in entries[0]
@@ -140,6 +143,18 @@ def _missing_rows(axis: Axis, size: int) -> int:
     return axis.stride - tail if tail > axis.after else 0
 
 
+def _begins_inside(axis: Axis, size: int) -> bool:
+    """Whether the window behind the last one would begin at a real row."""
+    return axis.output_size(size) * axis.stride - axis.before < size
+
+
+def _longer_kernel(node: Node, stride: int) -> tuple[str, str]:
+    return (
+        f"a kernel of at least {stride} for {node.name}, or its stride in a layer that has one.",
+        f"a kernel_size of at least {stride}, or the stride in a layer that has one.",
+    )
+
+
 def _hole(facts: Facts, node: Node, windows: list[tuple[Node, Masks]], count: int, total: int) -> Finding:
     readers = list(dict.fromkeys(r for r, masks in windows if any(map(_has_hole, masks)))) or [windows[0][0]]
     first = readers[0]
@@ -152,10 +167,7 @@ def _hole(facts: Facts, node: Node, windows: list[tuple[Node, Masks]], count: in
     )
     evidence = {"positions": count, "share": count / total, "stride": max(strides), "extent": max(extents)}
     if any(stride > extent for stride, extent in zip(strides, extents, strict=True)):
-        fix = (
-            f"a kernel of at least {max(strides)} for {first.name}, or its stride in a layer that has one.",
-            f"a kernel_size of at least {max(strides)}, or the stride in a layer that has one.",
-        )
+        fix = _longer_kernel(first, max(strides))
     else:  # the window is wide enough, but its taps stand apart
         fix = (f"less dilation for {first.name}.", "a smaller dilation.")
     return reported("STR002", first, message, evidence, fix)

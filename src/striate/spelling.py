@@ -135,7 +135,10 @@ def number(written: str, least: int = 1) -> int:
 def _decimal(written: str) -> float:
     if not re.fullmatch(r"[0-9]{1,400}(\.[0-9]{1,400})?(e-?[0-9]{1,3})?", written.lower()):
         raise NotationError(f"{written!r} is not a number such as 0.5.")
-    return float(written)
+    value = float(written)
+    if value == float("inf"):
+        raise NotationError(f"{written!r} is too large a number.")
+    return value
 
 
 def _rows(written: str, *, words: bool) -> Any:

@@ -40,6 +40,7 @@ from .operations import (
     TransposedConv,
     Upsample,
 )
+from .support import union_of
 
 # SqueezeNet's layers squeeze eightfold at most, the tightest of the published networks here that classify.
 BOTTLENECK = 8
@@ -78,7 +79,9 @@ def bias_before_norm(facts: Facts) -> Iterator[Finding]:
             continue
         if all(isinstance(reader.operation, BatchNorm | InstanceNorm) for reader in readers):
             window = node.operation.window(facts.given(node))
-            biases = facts.shapes[node.name][0] * (prod(window.period) if window else 1)
+            if window is not None and prod(window.period) > 1:
+                continue  # biases that differ from position to position are more than a channel's mean
+            biases = facts.shapes[node.name][0]
             message = f"{node.name} has {biases:,} biases, and {names(readers)} takes the mean of every channel away."
             fix = (f"bias=no on {node.name}.", "bias=False")
             yield reported("STR021", node, message, {"biases": biases}, fix)
@@ -210,7 +213,8 @@ def _owns(facts: Facts, node: Node, what: str, own: int, total: int) -> Finding:
     message = f"{node.name} has {own:,} of the {total:,} {what} ({percent(own / total)})."
     evidence = {what.replace("-", "_"): own, "total": total, "share": own / total}
     shape = facts.given(node)
-    if isinstance(node.operation, FC) and prod(shape[1:]) > 1 and what == "parameters":
+    known = not hasattr(node.operation, "foreign_note")
+    if isinstance(node.operation, FC) and prod(shape[1:]) > 1 and what == "parameters" and known:
         left = node.operation.parameters((shape[0],))
         evidence["after_pooling"] = left
         words = f"in front of {node.name} leaves {left:,} of its parameters."
@@ -251,12 +255,12 @@ class Towers:
         if self.sees is None:
             return self.channels
         distinct = set(self.sees)
-        if sum(map(int.bit_count, distinct)) == _union(list(distinct)).bit_count():
+        if sum(map(int.bit_count, distinct)) == union_of(list(distinct)).bit_count():
             return len(distinct)  # they share nothing at all
         towers: list[int] = []
         for mask in distinct:
             apart = [other for other in towers if not other & mask]
-            towers = [*apart, _union([mask, *(other for other in towers if other & mask)])]
+            towers = [*apart, union_of([mask, *(other for other in towers if other & mask)])]
         return len(towers)
 
 
@@ -313,7 +317,7 @@ def _in_groups(towers: Towers, groups: int, channels: int) -> tuple[int, ...]:
     if towers.sees is None:
         each = [((1 << wide) - 1) << group * wide for group in range(groups)]
     else:
-        each = [_union(towers.sees[group * wide : (group + 1) * wide]) for group in range(groups)]
+        each = [union_of(towers.sees[group * wide : (group + 1) * wide]) for group in range(groups)]
     return tuple(mask for mask in each for _ in range(many))
 
 
@@ -323,20 +327,13 @@ def _carried(operation: Operation, channels: int, parts: Sequence[tuple[int, ...
     if isinstance(operation, Concat):
         return tuple(mask for part in parts for mask in part)
     if isinstance(operation, Sum | Product) and len({len(part) for part in parts}) == 1:
-        return tuple(_union(masks) for masks in zip(*parts, strict=True))
+        return tuple(union_of(masks) for masks in zip(*parts, strict=True))
     if isinstance(operation, Shuffle):
         width = channels // operation.groups
         return tuple(first[(one % operation.groups) * width + one // operation.groups] for one in range(channels))
     if isinstance(operation, Channels):
         return tuple(first[number] for number in operation.numbers(len(first)))
     return None
-
-
-def _union(masks: Sequence[int]) -> int:
-    found = 0
-    for mask in masks:
-        found |= mask
-    return found
 
 
 def _apart(facts: Facts, node: Node, before: str, count: int) -> Finding:

@@ -54,8 +54,8 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _flat(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return "x".join(map(str, value))
+    if isinstance(value, list | tuple):  # a size, or the names of nodes
+        return (" " if any(isinstance(entry, str) for entry in value) else "x").join(map(str, value))
     if isinstance(value, dict):
         return "; ".join(f"{name}: {why}" for name, why in value.items())
     return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from .. import notation
 from ..architecture import DEFAULTS, Architecture, whole_numbers
 from ..errors import DataError, NotationError, OptionError, unknown_name
-from ..operations import Input
 
 TEXT = re.compile(r"->|→|\n|^\s*let\s|^\s*INPUT(\s|#|$|[0-9]+(x[0-9]+)*\b(?!\.))", re.IGNORECASE)
 
@@ -115,10 +113,15 @@ def bound(
         shape = whole_numbers(input_size)
         if shape is None or len(shape) < 2:
             raise OptionError(f"input_size={input_size!r} must be (channels, *spatial), whole numbers of at least 1.")
-        first = replace(found.nodes[0], operation=Input(shape))
-        found = replace(found, nodes=(first, *found.nodes[1:]))
-    elif not isinstance(source, Architecture) and str(source) in names():
-        found = found.adapted(rest.pop("input", found.input_shape), rest.pop("classes", found.classes))
+        found = found.adapted(shape)
+    if not isinstance(source, Architecture) and str(source) in names():
+        shape = None if input_size is not None else rest.pop("input", None)
+        classes = rest.pop("classes", None)
+        if classes is not None and found.classes is None:
+            raise OptionError(
+                f"classes={classes!r} was given, but {source} ends in no layer of scores; change its text."
+            )
+        found = found.adapted(shape, classes)
     found = found.bind(**rest)
     filled = {name: DEFAULTS[name] for name in found.open}
     return found.bind(**filled), filled
