@@ -125,7 +125,7 @@ def bars_folder(bars: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("pictures") / "bars"
     for part in ("train", "test"):
         split = getattr(bars, part)
-        for number, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
+        for number, (image, label) in enumerate(zip(split.inputs, split.targets.tolist(), strict=True)):
             folder = root / part / bars.classes[label]
             folder.mkdir(parents=True, exist_ok=True)
             to_pillow(image).save(folder / f"{number:03}.png")

@@ -215,9 +215,9 @@ def test_the_bundled_set_loads_at_once() -> None:
 def test_the_bundled_set_can_be_coloured_and_resized() -> None:
     grey, large = load("fashion-mnist-mini"), load("fashion-mnist-mini", channels=3, size=(32, 32))
     assert large.shape == (3, 32, 32)
-    same(large.test.images[:, 0], large.test.images[:, 2])
-    first = images.from_pillow(images.to_pillow(grey.train.images[0]), size=(32, 32))
-    same(large.train.images[0, :1], first)
+    same(large.test.inputs[:, 0], large.test.inputs[:, 2])
+    first = images.from_pillow(images.to_pillow(grey.train.inputs[0]), size=(32, 32))
+    same(large.train.inputs[0, :1], first)
 
 
 def official(name: str, header: int, count: int) -> Tensor:
@@ -227,10 +227,10 @@ def official(name: str, header: int, count: int) -> Tensor:
 @pytest.mark.skipif(not FASHION.is_dir(), reason=f"the official Fashion-MNIST files are not in {FASHION}")
 def test_the_bundled_set_is_the_beginning_of_the_official_files() -> None:
     data = load("fashion-mnist-mini")
-    same(data.train.images, official(TRAIN_IMAGES, 16, 10_000 * 784).view(-1, 1, 28, 28))
-    same(data.train.labels, official(TRAIN_LABELS, 8, 10_000).long())
-    same(data.test.images, official(TEST_IMAGES, 16, 2_000 * 784).view(-1, 1, 28, 28))
-    same(data.test.labels, official(TEST_LABELS, 8, 2_000).long())
+    same(data.train.inputs, official(TRAIN_IMAGES, 16, 10_000 * 784).view(-1, 1, 28, 28))
+    same(data.train.targets, official(TRAIN_LABELS, 8, 10_000).long())
+    same(data.test.inputs, official(TEST_IMAGES, 16, 2_000 * 784).view(-1, 1, 28, 28))
+    same(data.test.targets, official(TEST_LABELS, 8, 2_000).long())
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason=f"the official Fashion-MNIST files are not in {FASHION}")
@@ -238,7 +238,7 @@ def test_the_official_files_have_their_published_mean_and_deviation() -> None:
     data = load(FASHION)
     assert (data.name, data.classes) == ("fashion-mnist", tuple("0123456789"))
     assert (len(data.train), len(data.test), data.shape) == (60_000, 10_000, (1, 28, 28))
-    found = Normalisation.of(data.train.images)
+    found = Normalisation.of(data.train.inputs)
     assert (round(found.mean[0], 4), round(found.std[0], 4)) == (0.2860, 0.3530)
 
 
@@ -289,8 +289,8 @@ def test_idx_files_come_back(tmp_path: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     data = load(tmp_path, progress=lambda *state: seen.append(state))
     assert (data.name, data.classes, data.shape) == (tmp_path.name, ("0", "1", "2"), (1, 4, 4))
-    same(data.train.images, torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 4, 4))
-    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1, 2, 0, 1, 2], [2, 0])
+    same(data.train.inputs, torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 4, 4))
+    assert (data.train.targets.tolist(), data.test.targets.tolist()) == ([0, 1, 2, 0, 1, 2], [2, 0])
     assert seen == [(i, 4, "reading IDX files") for i in (1, 2, 3, 4)]
 
 
@@ -303,10 +303,10 @@ def test_idx_files_may_be_gzipped_whatever_their_names_say(tmp_path: Path) -> No
     (tmp_path / TEST_IMAGES).unlink()
     (tmp_path / TEST_LABELS).rename(tmp_path / "t10k-labels.idx1-ubyte")
     zipped = load(tmp_path)
-    same(zipped.train.images, plain.train.images)
-    same(zipped.train.labels, plain.train.labels)
-    same(zipped.test.images, plain.test.images)
-    same(zipped.test.labels, plain.test.labels)
+    same(zipped.train.inputs, plain.train.inputs)
+    same(zipped.train.targets, plain.train.targets)
+    same(zipped.test.inputs, plain.test.inputs)
+    same(zipped.test.targets, plain.test.targets)
 
 
 def test_idx_classes_may_be_named(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_idx_pictures_can_be_coloured_and_resized(tmp_path: Path) -> None:
     write_idx_folder(tmp_path, test_side=6)
     data = load(tmp_path, channels=3, size=(8, 5))
     assert data.shape == (3, 8, 5)
-    same(data.train.images[5], torch.full((3, 8, 5), 5, dtype=torch.uint8))
+    same(data.train.inputs[5], torch.full((3, 8, 5), 5, dtype=torch.uint8))
 
 
 BAD_IDX = [
@@ -464,7 +464,7 @@ def paint_split(root: Path, held_out: str = "test") -> None:
 
 def values(split: Split) -> list[int]:
     """What each picture is painted with, in the first channel."""
-    return split.images[:, 0].amin((1, 2)).tolist()
+    return split.inputs[:, 0].amin((1, 2)).tolist()
 
 
 @pytest.mark.parametrize("held_out", ["test", "validation", "valid", "val", "Test"])
@@ -473,8 +473,8 @@ def test_a_split_folder_comes_back(tmp_path: Path, held_out: str) -> None:
     seen: list[tuple[int, int, str]] = []
     data = load(tmp_path, progress=lambda *state: seen.append(state))
     assert (data.name, data.classes, data.shape) == (tmp_path.name, ("cat", "dog"), (1, 4, 6))
-    assert (values(data.train), data.train.labels.tolist()) == ([10, 11, 12, 20, 21], [0, 0, 0, 1, 1])
-    assert (values(data.test), data.test.labels.tolist()) == ([19, 29], [0, 1])
+    assert (values(data.train), data.train.targets.tolist()) == ([10, 11, 12, 20, 21], [0, 0, 0, 1, 1])
+    assert (values(data.test), data.test.targets.tolist()) == ([19, 29], [0, 1])
     assert seen == [(7, 7, "checking pictures"), (7, 7, "reading pictures")]
 
 
@@ -498,7 +498,7 @@ def test_a_class_may_be_missing_from_the_test_part(tmp_path: Path) -> None:
     paint_split(tmp_path)
     shutil.rmtree(tmp_path / "test" / "cat")
     (tmp_path / "test" / "bird").mkdir()
-    assert load(tmp_path).test.labels.tolist() == [1]
+    assert load(tmp_path).test.targets.tolist() == [1]
 
 
 def test_one_coloured_picture_makes_all_coloured(tmp_path: Path) -> None:
@@ -506,7 +506,7 @@ def test_one_coloured_picture_makes_all_coloured(tmp_path: Path) -> None:
     paint(tmp_path / "train" / "dog" / "2.png", 22, colour=True)
     data = load(tmp_path)
     assert data.shape == (3, 4, 6)
-    assert data.train.images[:, :, 0, 0].tolist() == [[v] * 3 for v in (10, 11, 12, 20, 21)] + [[22, 0, 0]]
+    assert data.train.inputs[:, :, 0, 0].tolist() == [[v] * 3 for v in (10, 11, 12, 20, 21)] + [[22, 0, 0]]
     grey = load(tmp_path, channels=1)
     assert values(grey.train) == [10, 11, 12, 20, 21, round(0.299 * 22)]
 
@@ -533,11 +533,11 @@ def test_one_in_six_of_each_class_is_held_out(tmp_path: Path) -> None:
     paint_whole(tmp_path, {"cat": 30, "dog": 13, "emu": 2})
     data = load(tmp_path)
     assert data.classes == ("cat", "dog", "emu")
-    assert (data.train.labels.bincount().tolist(), data.test.labels.bincount().tolist()) == ([25, 11, 1], [5, 2, 1])
+    assert (data.train.targets.bincount().tolist(), data.test.targets.bincount().tolist()) == ([25, 11, 1], [5, 2, 1])
     everything = sorted(values(data.train) + values(data.test))
     assert everything == [*range(30), *range(100, 113), *range(200, 202)]
     for split in (data.train, data.test):
-        assert [value // 100 for value in values(split)] == split.labels.tolist()
+        assert [value // 100 for value in values(split)] == split.targets.tolist()
 
 
 def test_a_folder_with_train_alone_is_split_too(tmp_path: Path) -> None:
@@ -737,13 +737,13 @@ def test_real_photos(tmp_path: Path) -> None:
     assert message(lambda: load(tmp_path)).endswith(ONE_SIZE)
     data = load(tmp_path, size=(64, 64))
     assert (data.classes, data.shape) == (("hat", "shoes"), (3, 64, 64))
-    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0] * 4 + [1] * 4,) * 2
+    assert (data.train.targets.tolist(), data.test.targets.tolist()) == ([0] * 4 + [1] * 4,) * 2
     first = images.find(tmp_path / "train" / "hat")[0]
-    same(data.train.images[0], images.read(first, size=(64, 64)))
+    same(data.train.inputs[0], images.read(first, size=(64, 64)))
     with Image.open(first) as photo:
         whole = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
     same(images.read(first), whole)
-    standard = Normalisation.of(data.train.images)(data.train.images)
+    standard = Normalisation.of(data.train.inputs)(data.train.inputs)
     torch.testing.assert_close(standard.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
     torch.testing.assert_close(standard.std((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-4)
 

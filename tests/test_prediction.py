@@ -18,7 +18,7 @@ def test_pictures_are_recognised_from_files_folders_and_tensors(bars_run: Any, b
     folder = bars_folder / "test" / "standing"
     from_files = striate.predict(bars_run.folder, sorted(folder.iterdir()))
     from_folder = striate.predict(bars_run.checkpoint, folder)
-    from_tensor = striate.predict(bars_run.folder, bars.test.images[bars.test.labels == 1])
+    from_tensor = striate.predict(bars_run.folder, bars.test.inputs[bars.test.targets == 1])
     assert [p.probabilities for p in from_files] == [p.probabilities for p in from_folder]
     assert [p.label for p in from_files] == [p.label for p in from_tensor]
     assert [p.picture for p in from_folder] == [str(path) for path in sorted(folder.iterdir())]
@@ -44,11 +44,11 @@ def test_probabilities_are_the_softmax_of_the_network_on_normalised_pixels(bars_
     from safetensors.torch import load_file
 
     w = load_file(bars_run.checkpoint)
-    pixels = bars.train.images.double() / 255
-    x = ((bars.test.images[:5].double() / 255) - pixels.mean()) / pixels.std(unbiased=False)
+    pixels = bars.train.inputs.double() / 255
+    x = ((bars.test.inputs[:5].double() / 255) - pixels.mean()) / pixels.std(unbiased=False)
     hidden = torch.nn.functional.conv2d(x, w["conv1.weight"].double(), w["conv1.bias"].double(), padding=1).relu()
     scores = torch.nn.functional.max_pool2d(hidden, 2).flatten(1) @ w["fc1.weight"].double().T + w["fc1.bias"].double()
-    found = striate.predict(bars_run.folder, bars.test.images[:5])
+    found = striate.predict(bars_run.folder, bars.test.inputs[:5])
     for prediction, expected in zip(found, scores.softmax(1), strict=True):
         got = [prediction.probabilities[name] for name in ("crossed", "lying", "standing")]
         torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), expected, rtol=1e-4, atol=1e-5)
@@ -88,7 +88,7 @@ def test_messages(bars_run: Any, bars_folder: Path, bars: Any, tmp_path: Path) -
 
 
 def test_a_data_set_in_memory_of_another_shape(bars_run: Any, bars: Any) -> None:
-    wide = Split(bars.test.images.repeat(1, 1, 1, 2), bars.test.labels)
+    wide = Split(bars.test.inputs.repeat(1, 1, 1, 2), bars.test.targets)
     with pytest.raises(DataError) as caught:
         striate.evaluate(bars_run.folder, striate.Dataset("wide", ("crossed", "lying", "standing"), wide, wide))
     assert str(caught.value) == "wide: its pictures are (1, 8, 16), the network takes (1, 8, 8)."
@@ -114,5 +114,5 @@ def test_softmax_loss_is_its_definition() -> None:
 
 def test_large_sets_are_scored_in_chunks_with_the_same_result(bars_run: Any, bars: Any) -> None:
     classifier = Classifier.load(bars_run.folder)
-    many = bars.test.images.repeat(20, 1, 1, 1)
-    torch.testing.assert_close(classifier.scores(many)[-60:], classifier.scores(bars.test.images), rtol=1e-5, atol=1e-5)
+    many = bars.test.inputs.repeat(20, 1, 1, 1)
+    torch.testing.assert_close(classifier.scores(many)[-60:], classifier.scores(bars.test.inputs), rtol=1e-5, atol=1e-5)

@@ -256,7 +256,7 @@ def test_bad_pictures_are_named(bars_folder: Path, tmp_path: Path) -> None:
 def test_other_pictures_of_the_same_number_are_not_the_same_data(bars: Any, tmp_path: Path) -> None:
     with pytest.raises(StopError):
         striate.train(TEXT, bars, out=tmp_path / "run", epochs=2, on_epoch=until(1))
-    inverted = striate.datasets.Split(255 - bars.train.images, bars.train.labels)
+    inverted = striate.datasets.Split(255 - bars.train.inputs, bars.train.targets)
     other = striate.Dataset("inverted", bars.classes, inverted, bars.test)
     with pytest.raises(CheckpointError) as caught:
         striate.train(resume=tmp_path / "run", data=other)
@@ -308,7 +308,7 @@ def test_a_network_with_weights_is_refused_in_words(bars: Any, tmp_path: Path) -
 def test_a_graph_with_auxiliary_outputs_is_trained_kept_and_read_back(bars: Any, tmp_path: Path) -> None:
     text = "INPUT -> CONV3-4 -> SUM[CONV3-4 -> RELU | IDENTITY] as low -> AUX[FC] -> POOL -> FC"
     run = striate.train(text, bars, out=tmp_path / "run", epochs=1, batch_size=16)
-    found = striate.predict(run.folder, bars.test.images[:2])
+    found = striate.predict(run.folder, bars.test.inputs[:2])
     assert [one.label in bars.classes for one in found] == [True, True]
 
 

@@ -17,7 +17,7 @@ from striate.networks import network
 
 def test_activations_are_those_of_every_layer_although_relu_works_in_place(bars_run: Any) -> None:
     m = showing.material(bars_run.folder)
-    x = m.classifier.normalisation(m.data.test.images[:1])
+    x = m.classifier.normalisation(m.data.test.inputs[:1])
     found = dict(showing.activations(m.classifier.network, x))
     w = load_file(bars_run.checkpoint)
     conv = torch.nn.functional.conv2d(x, w["conv1.weight"], w["conv1.bias"], padding=1)[0]
@@ -25,7 +25,7 @@ def test_activations_are_those_of_every_layer_although_relu_works_in_place(bars_
     torch.testing.assert_close(found["relu1"], conv.relu())
     assert (found["conv1"] < 0).any()
     assert list(found) == ["conv1", "relu1", "pool1", "fc1"]
-    torch.testing.assert_close(found["fc1"], m.classifier.scores(m.data.test.images[:1])[0])
+    torch.testing.assert_close(found["fc1"], m.classifier.scores(m.data.test.inputs[:1])[0])
 
 
 def test_a_pooling_that_is_undone_later_shows_its_values_for_one_example() -> None:

@@ -24,7 +24,7 @@ def trainer(data: Any, text: str = TEXT, **given: Any) -> Trainer:
     options = options_of({"epochs": 3, "batch_size": 32, **given})
     with training.randomness(options.seed, -1):
         network = striate.network(text)
-    return Trainer(network, data, Normalisation.of(data.train.images), options, [])
+    return Trainer(network, data, Normalisation.of(data.train.inputs), options, [])
 
 
 def quiet(done: int, total: int, what: str) -> None:
@@ -47,10 +47,10 @@ def test_an_epoch_of_plain_gradient_descent_is_the_update_of_the_book(bars: Any,
     ours.epoch(quiet)
     with training.randomness(0, 0):
         order = torch.randperm(180)
-    pixels = Normalisation.of(bars.train.images)(bars.train.images)
+    pixels = Normalisation.of(bars.train.inputs)(bars.train.inputs)
     for batch in order.split(180 if batch_size == "full" else batch_size):
         maps = F.max_pool2d(F.conv2d(pixels[batch], w["conv1.weight"], w["conv1.bias"], padding=1).relu(), 2)
-        scores, y = F.linear(maps.flatten(1), w["fc1.weight"], w["fc1.bias"]), bars.train.labels[batch]
+        scores, y = F.linear(maps.flatten(1), w["fc1.weight"], w["fc1.bias"]), bars.train.targets[batch]
         if loss == "softmax":
             value = -(scores.log_softmax(1).gather(1, y[:, None])).mean()
         else:
@@ -161,11 +161,11 @@ def test_optimizer_state_of_another_network_is_refused(bars: Any) -> None:
 
 
 def test_large_sets_are_normalised_batch_by_batch(bars: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    normalisation = Normalisation.of(bars.train.images)
+    normalisation = Normalisation.of(bars.train.inputs)
     batch = torch.tensor([5, 0, 7])
-    ready = training.batches(bars.train.images, normalisation, torch.device("cpu"))(batch)
+    ready = training.batches(bars.train.inputs, normalisation, torch.device("cpu"))(batch)
     monkeypatch.setattr(training, "RESIDENT", 0)
-    assert torch.equal(training.batches(bars.train.images, normalisation, torch.device("cpu"))(batch), ready)
+    assert torch.equal(training.batches(bars.train.inputs, normalisation, torch.device("cpu"))(batch), ready)
 
 
 def test_auxiliary_outputs_weigh_three_tenths(bars: Any) -> None:
@@ -174,9 +174,9 @@ def test_auxiliary_outputs_weigh_three_tenths(bars: Any) -> None:
                    schedule="constant", learning_rate=0.01, weight_decay=0.0)  # fmt: skip
     before = {name: p.detach().clone().requires_grad_() for name, p in ours.network.named_parameters()}
     ours.epoch(quiet)
-    pixels = Normalisation.of(bars.train.images)(bars.train.images).flatten(1)
+    pixels = Normalisation.of(bars.train.inputs)(bars.train.inputs).flatten(1)
     losses = [
-        F.cross_entropy(F.linear(pixels, before[f"{name}.weight"], before[f"{name}.bias"]), bars.train.labels)
+        F.cross_entropy(F.linear(pixels, before[f"{name}.weight"], before[f"{name}.bias"]), bars.train.targets)
         for name in ("fc2", "fc1")
     ]
     gradients = torch.autograd.grad(losses[0] + 0.3 * losses[1], list(before.values()))

@@ -29,8 +29,8 @@ def arrays(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     made: dict[str, np.ndarray[Any, Any]] = {"classes": np.array(CLASSES)}
     for part, count in COUNTS.items():
         split = getattr(data, part)
-        made[f"{part}_images"] = split.images[:count, 0].numpy()
-        made[f"{part}_labels"] = split.labels[:count].numpy().astype(np.uint8)
+        made[f"{part}_images"] = split.inputs[:count, 0].numpy()
+        made[f"{part}_labels"] = split.targets[:count].numpy().astype(np.uint8)
     return made
 
 

@@ -45,8 +45,8 @@ class Split:
     """Pictures and their labels.
 
     Args:
-        images: uint8 ``(N, C, H, W)``.
-        labels: int64 ``(N,)``.
+        inputs: uint8 ``(N, C, H, W)``.
+        targets: int64 ``(N,)``.
 
     Raises:
         DataError: The tensors have other types or shapes.
@@ -55,22 +55,22 @@ class Split:
     Split(5 pictures of 1x8x8)
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
 
     def __post_init__(self) -> None:
-        check_images(self.images)
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+        check_images(self.inputs)
+        if self.targets.dtype != torch.int64 or self.targets.shape != self.inputs.shape[:1]:
             raise DataError(
-                f"The labels of {len(self.images):,} images are an int64 tensor ({len(self.images)},), "
-                f"got {self.labels.dtype} {tuple(self.labels.shape)}."
+                f"The labels of {len(self.inputs):,} images are an int64 tensor ({len(self.inputs)},), "
+                f"got {self.targets.dtype} {tuple(self.targets.shape)}."
             )
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} pictures of {'x'.join(map(str, self.images.shape[1:]))})"
+        return f"Split({len(self)} pictures of {'x'.join(map(str, self.inputs.shape[1:]))})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +96,16 @@ class Dataset:
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
             raise DataError(f"{self.name}: the class {twice!r} is named more than once; each needs its own name.")
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+        if self.train.inputs.shape[1:] != self.test.inputs.shape[1:]:
             raise DataError(f"{self.name}: the shapes differ: train is {self.train!r}, test is {self.test!r}.")
         for part, split in (("train", self.train), ("test", self.test)):
-            if wrong := _out_of_range(split.labels, len(self.classes)):
+            if wrong := _out_of_range(split.targets, len(self.classes)):
                 raise DataError(f"{self.name}, {part}: {wrong}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of every picture."""
-        channels, height, width = self.train.images.shape[1:]
+        channels, height, width = self.train.inputs.shape[1:]
         return channels, height, width
 
 
@@ -275,10 +275,10 @@ def _bundled(name: str, channels: int | None, size: tuple[int, int] | None) -> D
 
 def _brought_to(split: Split, channels: int | None, size: tuple[int, int] | None) -> Split:
     """The same grey pictures with this many channels (repeated) and this size."""
-    images = split.images
+    images = split.inputs
     if size is not None and tuple(size) != tuple(images.shape[2:]):
         images = torch.stack([pictures.from_pillow(pictures.to_pillow(image), size=size) for image in images])
-    return Split(images.repeat(1, 3, 1, 1) if channels == 3 else images, split.labels)
+    return Split(images.repeat(1, 3, 1, 1) if channels == 3 else images, split.targets)
 
 
 def read_idx(path: str | os.PathLike[str], axes: int) -> Tensor:

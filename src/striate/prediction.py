@@ -75,8 +75,8 @@ class Classifier:
 
     def evaluate(self, split: Split, loss: str = "softmax") -> Evaluation:
         """Its accuracy, confusion and mean loss on labelled pictures."""
-        scores = self.scores(split.images)
-        return Evaluation(self.classes, split.labels, scores.softmax(1), LOSSES[loss](scores, split.labels).item())
+        scores = self.scores(split.inputs)
+        return Evaluation(self.classes, split.targets, scores.softmax(1), LOSSES[loss](scores, split.targets).item())
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def evaluate(
 
 
 def _fields(split: Split) -> tuple[Tensor, Tensor]:
-    return split.images, split.labels
+    return split.inputs, split.targets
 
 
 def load_for(

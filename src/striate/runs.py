@@ -145,7 +145,7 @@ def _fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher 
     _check_batches(bound, options, len(loaded.train))
     source = None if isinstance(data, Dataset) else _source(data)
     name = f"{network if named else 'network'}-{loaded.name}"
-    return _Start(name, options, loaded, source, bound, Normalisation.of(loaded.train.images))
+    return _Start(name, options, loaded, source, bound, Normalisation.of(loaded.train.inputs))
 
 
 def _source(data: str | Path) -> str:
@@ -243,8 +243,8 @@ def _resumed(
 
 def _digest(data: Dataset) -> str:
     """Of the training pictures and their labels."""
-    digest = sha256(data.train.images.contiguous().numpy().data)
-    digest.update(data.train.labels.contiguous().numpy().data)
+    digest = sha256(data.train.inputs.contiguous().numpy().data)
+    digest.update(data.train.targets.contiguous().numpy().data)
     return digest.hexdigest()
 
 

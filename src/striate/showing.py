@@ -116,7 +116,7 @@ def filters(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _columns(m: Material) -> tuple[Sequence[tuple[str, Tensor]], Tensor, list[tuple[str, float]], str]:
-    image, truth = m.data.test.images[m.example], m.data.classes[int(m.data.test.labels[m.example])]
+    image, truth = m.data.test.inputs[m.example], m.data.classes[int(m.data.test.targets[m.example])]
     network = m.classifier.network
     where = next(network.parameters()).device
     layers = activations(network, m.classifier.normalisation(image[None]).to(where))
@@ -157,7 +157,7 @@ def write_report(m: Material) -> Path:
         facts=facts,
         history=m.history,
         evaluation=m.evaluation,
-        images=m.data.test.images,
+        images=m.data.test.inputs,
         table=described.cells(),
         filters=filters(m.classifier.network),
         columns=_columns(m),
@@ -185,7 +185,7 @@ def write_pictures(m: Material, folder: Path, which: Sequence[str] = SHOWN) -> l
     if "confusion" in which:
         figures["confusion"] = pictures.confusion(m.evaluation)
     if "mistakes" in which:
-        figures["mistakes"] = pictures.mistakes(m.data.test.images, m.evaluation)
+        figures["mistakes"] = pictures.mistakes(m.data.test.inputs, m.evaluation)
     if "filters" in which:
         figures |= {f"filters-{name}": pictures.filters(weight, name) for name, weight in filters(m.classifier.network)}
     if "columns" in which:

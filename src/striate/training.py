@@ -47,13 +47,13 @@ class Trainer:
         self.device = device(options.device)
         self.network, self.options, self.data, self.history = network.to(self.device), options, data, history
         self.optimizer = optimizer(self.network, options)
-        self.labels = data.train.labels.to(self.device)
-        self.pictures = batches(data.train.images, normalisation, self.device)
+        self.targets = data.train.targets.to(self.device)
+        self.pictures = batches(data.train.inputs, normalisation, self.device)
         self.classifier = Classifier(self.network, data.classes, normalisation)
 
     def epoch(self, tick: Watcher) -> Evaluation:
         """Show every training picture once, then look at the test pictures; the figures go into the history."""
-        number, count = len(self.history), len(self.labels)
+        number, count = len(self.history), len(self.targets)
         size = count if self.options.batch_size == "full" else min(self.options.batch_size, count)
         steps = math.ceil(count / size)
         criterion = LOSSES[self.options.loss]
@@ -65,7 +65,7 @@ class Trainer:
             order = torch.randperm(count).to(self.device)
             for step, batch in enumerate(order.split(size)):
                 set_rate(self.optimizer, rate(self.options, number * steps + step, self.options.epochs * steps))
-                labels = self.labels[batch]
+                labels = self.targets[batch]
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
                     outputs = self.network(self.pictures(batch))
                 scores, *others = (one.float() for one in (outputs if isinstance(outputs, tuple) else (outputs,)))
