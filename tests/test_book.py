@@ -36,7 +36,7 @@ BOOK = [
     *("networks", "factors", "rearranging", "drafts", "drafting", "combining", "aten", "aten_windows", "aten_products"),
     *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
-    *("images", "datasets", "metrics", "options", "checkpoint", "loading", "prediction", "training"),  # V    data
+    *("images", "datasets", "draws", "metrics", "options", "checkpoint", "loading", "prediction", "training"),  # V    data
     *("rendering", "pictures", "diagrams", "report", "showing", "runs", "benchmark"),  # VI   seeing, and the ways in
     *("pytest_plugin", "cli"),
 ]
