@@ -59,6 +59,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "accuracy_per_class": lambda: pictures.accuracy_per_class(evaluation(CHINESE)),
     "confusion": lambda: pictures.confusion(evaluation(CHINESE)),
     "mistakes": lambda: pictures.mistakes(PICTURE.repeat(60, 1, 1, 1), evaluation(CHINESE), 4),
+    "calibration": lambda: pictures.calibration(evaluation(CHINESE)),
     "filters": lambda: pictures.filters(torch.linspace(-1, 1, 4 * 2 * 9).view(4, 2, 3, 3), "conv2"),
     "columns": lambda: pictures.columns(layers(), PICTURE, SCORES, truth="dog"),
 }
@@ -228,6 +229,33 @@ def test_a_large_photograph_is_reduced_and_smoothed_and_a_small_one_keeps_its_pi
     drawn = [pictures.mistakes(images, evaluation(), 1) for images in (large, small)]
     assert [max(tiles(figure)[0].shape) < 200 for figure in drawn] == [True, True]
     assert ["pixelated" in rendering.to_svg(figure) for figure in drawn] == [False, True]
+
+
+@pytest.mark.parametrize("width", [3.75, 10.0])
+def test_calibration_shows_accuracy_in_blue_and_certainty_without_success_in_orange(width: float) -> None:
+    probabilities = torch.tensor([[0.7, 0.3]] * 4 + [[0.9, 0.1]] * 2, dtype=torch.float64)
+    e = Evaluation(("a", "b"), torch.tensor([0, 1, 1, 1, 0, 0]), probabilities, 0.5)
+    figure = pictures.calibration(e, width=width)
+    tall = pictures._TALL
+    heights: dict[str, list[float]] = {}
+    for patch in figure.axes[0].patches:
+        heights.setdefault(to_hex(patch.get_facecolor()), []).append(patch.get_height() / tall)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(heights[pictures.BLUE], [1 / 4, 1.0])
+    np.testing.assert_allclose(heights[pictures.ORANGE], [0.7 - 1 / 4])  # of the other bin it was less sure than right
+    np.testing.assert_allclose(heights[pictures.MUTED], [0.45 / tall, 0.45 / tall / 2])
+    # (4 * |1/4 - 0.7| + 2 * |1 - 0.9|) / 6 = 2 / 6
+    assert "76.7 % sure and 50.0 % right on average; calibration error 33.3 %" in texts(figure)
+    figure.draw_without_rendering()
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= -1, text.get_text()
+        assert box.x1 <= figure.bbox.width + 1, text.get_text()
+
+
+def test_calibration_of_nothing_says_so() -> None:
+    figure = pictures.calibration(Evaluation(("a", "b"), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2), 0.0))
+    assert "no examples" in texts(figure)
+    assert boxes(figure) == []
 
 
 def test_signed_filters_have_the_color_of_each_weight() -> None:

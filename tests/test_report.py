@@ -14,7 +14,7 @@ from striate import report
 from striate.metrics import Evaluation
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
-SECTIONS = ["use", "learning", "classes", "confusion", "mistakes", "filters", "activations", "layers"]
+SECTIONS = ["use", "learning", "classes", "confusion", "mistakes", "calibration", "filters", "activations", "layers"]
 SECTIONS += ["notation", "settings", "reproduce"]
 EVIL = '<script>alert("1")</script> & "co"'
 
@@ -125,6 +125,7 @@ def test_every_number_is_there(page: Page) -> None:
         f"{EVIL} called 小熊猫 1",
         "best epoch 1: 92.5 %",
         "The network says " + EVIL + " (80.0 %); it is 小熊猫.",
+        "90.0 % sure and 92.5 % right on average; calibration error 2.5 %",
         "conv1 4 × 6 × 6 1,040 a<b",
         "INPUT 1x6x6 -> CONV 3x3x4",
         "optimizer.name <adamw>",
@@ -142,9 +143,11 @@ def test_names_are_escaped(html: str) -> None:
 
 def test_every_picture_has_words_for_those_who_do_not_see_it(page: Page) -> None:
     pictures = [attrs for _, attrs in page.tags if attrs.get("role") == "img"]
-    assert len(pictures) == 2 * 7  # wide and narrow: curves, classes, confusion, mistakes, two filters, columns
+    assert (
+        len(pictures) == 2 * 8
+    )  # wide and narrow: curves, classes, confusion, mistakes, calibration, two filters, columns
     assert all((attrs["aria-label"] or "").endswith(".") for attrs in pictures)
-    assert [tag for tag, _ in page.tags].count("figcaption") == 7
+    assert [tag for tag, _ in page.tags].count("figcaption") == 8
 
 
 def test_the_layer_table_has_headers_and_numbers_on_the_right(html: str) -> None:

@@ -48,6 +48,7 @@ def test_every_picture_is_written(bars_run: Any, tmp_path: Path) -> None:
         "accuracy.png",
         "confusion.png",
         "mistakes.png",
+        "calibration.png",
         "filters-conv1.png",
         "columns.png",
     ]

@@ -47,6 +47,7 @@ PAPER, INK, MUTED, LINE, BLUE, ORANGE = THEME.values()
 _CELL_TEXT_CLASSES = 30  # beyond this a count no longer fits into a cell of the confusion matrix
 _NAMED_CLASSES = 60  # beyond this the names of neighbouring rows would overlap
 _LISTED_CLASSES = 40
+_TALL = 2.4  # inches of the reliability diagram
 _PHOTO_PIXELS = 90  # for each inch: a dozen photographs then take about a megabyte
 _SLICE_PIXELS = 350_000  # of all slices of a figure together, for the same reason
 
@@ -411,6 +412,54 @@ def _mistake(sheet: _Sheet, image: Tensor, evaluation: Evaluation, index: int, x
     for number, text in enumerate(lines):
         sheet.write(x, y + side + 0.13 + 0.15 * number, text, fontsize=size, color=ORANGE)
     sheet.write(x, y + side + 0.13 + 0.16 * len(lines), _fit(f"is {truth}", side + 0.1, size), fontsize=size)
+
+
+def calibration(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
+    """How often the network was right when it was so sure: a reliability diagram.
+
+    Blue bars are the accuracy of the examples whose most probable class has about the probability that stands below;
+    the tick is their mean probability, and on the dotted line both are the same. Orange is certainty without success.
+    Grey bars are how many examples there are.
+    """
+    left, across, bottom = 0.55, width - 0.65, 3.0
+    sheet = _Sheet(width, 4.0)
+    headline = _calibrated(evaluation)
+    sheet.write(0.0, 0.12, headline, fontsize=_smaller(headline, width, 9))
+    _shares(sheet, left, across, bottom)
+    bins = evaluation.reliability()
+    most = max(b.count for b in bins)
+    for b in bins:
+        if b.accuracy is not None and b.confidence is not None:
+            x, wide = left + b.low * across + 0.02, (b.high - b.low) * across - 0.04
+            right, sure = _TALL * b.accuracy, _TALL * b.confidence
+            sheet.box(x, bottom - right, wide, right, BLUE)
+            if sure > right:
+                sheet.box(x, bottom - sure, wide, sure - right, ORANGE, 0.75)
+            sheet.line([x, x + wide], [bottom - sure] * 2, INK, linewidth=1.4)
+            sheet.box(x, bottom + 0.08, wide, max(0.01, 0.45 * b.count / most), MUTED, 0.6)
+    return sheet.figure
+
+
+def _shares(sheet: _Sheet, left: float, across: float, bottom: float) -> None:
+    """The frame of a square of shares, certainty to the right and success upwards, and the line where they are one."""
+    sheet.write(0.0, bottom - _TALL - 0.22, "was right ↑", fontsize=8, color=MUTED)
+    for share, side in ((0.0, "left"), (0.25, "center"), (0.5, "center"), (0.75, "center"), (1.0, "right")):
+        sheet.line([left, left + across], [bottom - share * _TALL] * 2, linewidth=0.6)
+        text = percent(share, 0)
+        sheet.write(left - 0.08, bottom - share * _TALL, text, fontsize=8, color=MUTED, ha="right")
+        sheet.write(left + share * across, bottom + 0.67, text, fontsize=8, color=MUTED, ha=side)
+    sheet.line([left, left + across], [bottom, bottom - _TALL], INK, linestyle=(0, (1, 2)))
+    sheet.write(left - 0.08, bottom + 0.26, "examples", fontsize=_smaller("examples", left, 8), color=MUTED, ha="right")
+    sheet.write(left + across, bottom + 0.87, "was sure →", fontsize=8, color=MUTED, ha="right")
+
+
+def _calibrated(evaluation: Evaluation) -> str:
+    """The mean certainty beside the accuracy, and how far they are apart."""
+    if not len(evaluation.labels):
+        return "no examples"
+    sure = percent(evaluation.probabilities.amax(1).double().mean().item())
+    apart = percent(evaluation.calibration_error())
+    return f"{sure} sure and {percent(evaluation.accuracy)} right on average; calibration error {apart}"
 
 
 def filters(weight: Tensor, title: str, *, width: float = 10.0) -> Figure:

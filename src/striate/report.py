@@ -92,6 +92,7 @@ def render(
         mistakes=_picture(
             _mistakes_alt(evaluation), lambda w: pictures.mistakes(images, evaluation, _MISTAKES, width=w)
         ),
+        calibration=_picture(_calibration_alt(evaluation), lambda w: pictures.calibration(evaluation, width=w)),
         filters=[(_filters_caption(weight), _filters(name, weight)) for name, weight in filters[:_CONVOLUTIONS]],
         left_out=len(filters[_CONVOLUTIONS:]),
         columns=_picture(
@@ -203,6 +204,15 @@ def _mistakes_alt(evaluation: Evaluation) -> str:
     shown = evaluation.confident_mistakes(_MISTAKES)
     pairs = [f"{names[int(truth[index])]} called {names[int(said[index])]}" for index in shown]
     return f"Pictures of the {len(pairs)} most confident mistakes: {', '.join(pairs)}." if pairs else "No mistakes."
+
+
+def _calibration_alt(evaluation: Evaluation) -> str:
+    filled = [b for b in evaluation.reliability() if b.confidence is not None and b.accuracy is not None]
+    pairs = [
+        f"{pictures.percent(b.confidence or 0.0)} sure, {pictures.percent(b.accuracy or 0.0)} right" for b in filled
+    ]
+    error = pictures.percent(evaluation.calibration_error()) if filled else "unknown"
+    return f"Reliability diagram. Expected calibration error {error}. {'; '.join(pairs) or 'No examples'}."
 
 
 def _columns_alt(layers: Sequence[tuple[str, Tensor]], scores: Sequence[tuple[str, float]], truth: str | None) -> str:

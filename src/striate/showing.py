@@ -22,7 +22,7 @@ from .options import options_of
 from .prediction import Classifier, check_classes, load_for
 
 OPEN = ("filters", "hidden", "size")  # settled in the network's text
-SHOWN = ("curves", "accuracy", "confusion", "mistakes", "filters", "columns")
+SHOWN = ("curves", "accuracy", "confusion", "mistakes", "calibration", "filters", "columns")
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,8 @@ def write_pictures(m: Material, folder: Path, which: Sequence[str] = SHOWN) -> l
         figures["confusion"] = pictures.confusion(m.evaluation)
     if "mistakes" in which:
         figures["mistakes"] = pictures.mistakes(m.data.test.inputs, m.evaluation)
+    if "calibration" in which:
+        figures["calibration"] = pictures.calibration(m.evaluation)
     if "filters" in which:
         figures |= {f"filters-{name}": pictures.filters(weight, name) for name, weight in filters(m.classifier.network)}
     if "columns" in which:
