@@ -36,8 +36,8 @@ BOOK = [
     *("networks", "factors", "rearranging", "drafts", "drafting", "combining", "aten", "aten_windows", "aten_products"),
     *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
-    *("images", "datasets", "draws", "metrics", "options", "checkpoint", "loading", "prediction", "training"),  # V    data
-    *("rendering", "pictures", "diagrams", "report", "showing", "runs", "benchmark"),  # VI   seeing, and the ways in
+    *("images", "datasets", "draws", "metrics", "options", "checkpoint", "loading", "prediction", "training"),  # V
+    *("exporting", "rendering", "pictures", "diagrams", "report", "showing", "runs", "benchmark"),  # VI
     *("pytest_plugin", "cli"),
 ]
 ON_PAPER = BOOK[: BOOK.index("graphs")]
