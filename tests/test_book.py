@@ -36,7 +36,8 @@ BOOK = [
     *("networks", "factors", "rearranging", "drafts", "drafting", "combining", "aten", "aten_windows", "aten_products"),
     *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
-    *("images", "datasets", "draws", "metrics", "options", "checkpoint", "loading", "prediction", "training"),  # V
+    *("images", "datasets", "draws", "moves", "alterations", "augmentation"),  # V    data
+    *("metrics", "options", "checkpoint", "loading", "prediction", "training"),
     *("exporting", "rendering", "pictures", "diagrams", "report", "showing", "runs", "benchmark"),  # VI
     *("pytest_plugin", "cli"),
 ]

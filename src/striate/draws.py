@@ -62,6 +62,10 @@ class Chance:
         """The same examples, with streams of their own."""
         return replace(self, scope=f"{self.scope}{scope}/")
 
+    def part(self, which: slice) -> Chance:
+        """Some of the examples."""
+        return replace(self, indices=self.indices[which])
+
     def bits(self, stream: str, count: int | None = None) -> Tensor:
         """64 random bits for each example, int64 ``(B,)``, or ``(count, B)``."""
         numbers = self.indices
