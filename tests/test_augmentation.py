@@ -54,13 +54,14 @@ def one_by_one(steps: tuple[Step, ...], x: Tensor, targets: Tensor, chance: Chan
     """The steps as they are written, without fusing and in one part."""
     before = [step for step in steps if step.on_pixels]
     seen: list[str] = []
+    like = x
     done = False
     for step in [*before, *(step for step in steps if not step.on_pixels)]:
         if not step.on_pixels and not done:
-            x, done = halved(restored(x, torch.uint8)), True
+            x, done = halved(restored(x, like)), True
         x, targets = step(x, targets, chance.within(f"{step.name} {seen.count(step.name)}"))
         seen.append(step.name)
-    return (x if done else halved(restored(x, torch.uint8))), targets
+    return (x if done else halved(restored(x, like))), targets
 
 
 CHAINS: dict[str, tuple[Step, ...]] = {
@@ -309,8 +310,11 @@ def test_modules_of_kornia_stand_among_the_steps_and_see_the_whole_batch(monkeyp
     assert str(made) == "flip, kornia Counting"
 
 
-def test_values_of_every_type_are_restored() -> None:
+def test_values_of_every_type_and_layout_are_restored() -> None:
     fractions = torch.tensor([-40000.0, 0.5, 1.5, 40000.0])
-    assert restored(fractions, torch.int16).tolist() == [-32768, 0, 2, 32767]
-    assert restored(fractions, torch.float16).dtype == torch.float16
-    assert restored(fractions, torch.float32) is fractions
+    assert restored(fractions.clone(), torch.empty(4, dtype=torch.int16)).tolist() == [-32768, 0, 2, 32767]
+    assert restored(fractions.clone(), torch.empty(4, dtype=torch.uint8)).tolist() == [0, 1, 2, 255]
+    assert restored(fractions, torch.empty(4, dtype=torch.float16)).dtype == torch.float16
+    assert restored(fractions, torch.empty(4)) is fractions
+    turned = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    assert restored(torch.rand(2, 3, 4, 5), turned).stride() == turned.stride()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from striate import moves
 from striate.errors import OptionError
 from striate.moves import REFLECT, Boxes, Placement, crop, move, nearest
 
@@ -147,7 +148,14 @@ def test_a_crop_is_linear_between_pixels(shape: tuple[int, ...], channels_last: 
                 wanted[pixel(number, target)] += weight * x[pixel(number, source)]
     found = crop(x, boxes(axes))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
-    assert found.movedim(1, -1).is_contiguous() if channels_last else found.is_contiguous()
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 70), (5, 3, 6, 67), (5, 1, 3, 4, 65)])
+def test_long_and_short_rows_are_cropped_alike(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    x = batch(shape, torch.uint8, False)
+    found = crop(x, boxes(len(shape) - 2))
+    monkeypatch.setattr(moves, "SHORT", 100)
+    torch.testing.assert_close(found, crop(x, boxes(len(shape) - 2)), rtol=0, atol=1e-3)
 
 
 def test_a_crop_is_what_pytorch_samples() -> None:

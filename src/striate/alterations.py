@@ -40,7 +40,7 @@ class Step(ABC):
         """The batch, changed.
 
         Args:
-            inputs: ``(B, C, *spatial)`` of any type, contiguous or channels-last; not changed in place.
+            inputs: ``(B, C, *spatial)`` of any type; not changed in place. The result may lie otherwise in memory.
             targets: Classes int64 ``(B,)``, masks uint8 ``(B, *spatial)``, or floating-point values ``(B, ...)``.
             chance: The random numbers of these examples.
         """
@@ -204,7 +204,8 @@ class Crop(Step):
         """The box of each example, in pixels."""
         axes = len(sizes)
         volume = chance.between("volume", *self.scale)
-        volume = torch.where(chance.coin("crop", self.share), volume, 1.0)
+        if self.share < 1:
+            volume = torch.where(chance.coin("crop", self.share), volume, 1.0)
         side = volume.log() / axes
         if axes > 1:
             shape = chance.between("ratio", math.log(self.ratio[0]), math.log(self.ratio[1]), axes - 1).cumsum(0)
@@ -258,16 +259,24 @@ class Colour(Step):
         brightness, contrast, saturation = self.factors(chance).unsqueeze(-1).unsqueeze(-1)
         channels = inputs.shape[1]
         grey = torch.tensor(LUMA if channels == 3 else (1 / channels,) * channels, device=inputs.device)
-        x = inputs.to(torch.promote_types(inputs.dtype, torch.float32)).movedim(1, -1)
-        channels_last = x.is_contiguous()
-        flat = x.flatten(1, -2) if channels_last else x.movedim(-1, 1).flatten(2).mT
-        slope = contrast * brightness * saturation * torch.eye(channels, device=inputs.device)
-        slope = slope + contrast * brightness * (1 - saturation) * grey.unsqueeze(1)
-        level = (1 - contrast) * brightness * (flat.mean(1, keepdim=True).float() @ grey.unsqueeze(1))
-        slope, level = slope.to(x.dtype), level.to(x.dtype).expand(-1, 1, channels)
-        if channels_last:
-            return torch.baddbmm(level, flat, slope).view(x.shape).movedim(-1, 1), targets
-        return torch.baddbmm(level.mT, slope.mT, flat.mT).view(inputs.shape), targets
+        x = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        last = x.movedim(1, -1)
+        channels_last = last.is_contiguous() and not x.is_contiguous()
+        flat = last.flatten(1, -2) if channels_last else x.flatten(2)
+        means = flat.mean(1 if channels_last else 2).float()
+        level = (1 - contrast) * brightness * (means @ grey).view(-1, 1, 1)
+        slope = contrast * brightness
+        if channels > 1:
+            slope = slope * (saturation * torch.eye(channels, device=x.device) + (1 - saturation) * grey)
+        out = _channels_mixed(flat, slope.to(x.dtype), channels_last).add_(level.to(x.dtype))
+        return (out.view(last.shape).movedim(-1, 1) if channels_last else out.view(x.shape)), targets
+
+
+def _channels_mixed(flat: Tensor, slope: Tensor, channels_last: bool) -> Tensor:
+    """Each pixel's channels times a matrix ``(B, C, C)``; of one channel a product of numbers, which is faster."""
+    if slope.shape[-1] == 1:
+        return flat * slope
+    return torch.bmm(flat, slope.mT) if channels_last else torch.bmm(slope, flat)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
@@ -32,12 +33,14 @@ from .draws import Chance
 from .errors import OptionError, UnknownNameError, unknown_name
 from .moves import Placement
 
-CHUNK = 2**18  # numbers of a part of a batch that is altered at once on a CPU, so that it stays in the cache
+CHUNK = 2**19  # numbers of a part of a batch that is altered at once on a CPU, so that it stays in the cache
 RECIPES = ("none", "light", "standard", "strong")
 STEPS: dict[str, type[Step]] = {
     step.name: step for step in (Shift, Flip, AlternatingFlip, Crop, Colour, Gain, Noise, Cutout, Mixup, Cutmix)
 }
 SPELLINGS = {"color": "colour"}
+WHOLE = re.compile(r"[+-]?\d+")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 Normalise = Callable[[Tensor], Tensor]
 
@@ -140,7 +143,7 @@ class Augmentation:
                 x, targets = step(x, targets, own)
         if waiting is not None:
             x, targets = place(x, targets, waiting)
-        x = normalise(restored(x, inputs.dtype))
+        x = normalise(restored(x, inputs))
         for step, own in after:
             x, targets = step(x, targets, own)
         return x, targets
@@ -159,16 +162,22 @@ def _after_pixels(step: object) -> bool:
     return isinstance(step, Step) and not step.on_pixels
 
 
-def restored(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values of this type again: whole numbers are rounded, half to even, and kept within the range of the type.
+def restored(x: Tensor, like: Tensor) -> Tensor:
+    """What steps have made of a batch, in its type and memory layout again; ``x`` may be changed.
 
-    >>> restored(torch.tensor([-3.0, 7.6, 300.0]), torch.uint8).tolist()
+    Whole numbers are rounded (of two equally near, bytes become the upper one, others the even one) and kept within
+    the range of the type.
+
+    >>> restored(torch.tensor([-3.0, 7.6, 300.0]), torch.empty(3, dtype=torch.uint8)).tolist()
     [0, 8, 255]
     """
-    if x.dtype == dtype or dtype.is_floating_point:
-        return x.to(dtype)
-    limits = torch.iinfo(dtype)
-    return x.round().clamp_(limits.min, limits.max).to(dtype)
+    if x.dtype == like.dtype and x.stride() == like.stride():
+        return x
+    if x.dtype != like.dtype and not like.is_floating_point():
+        limits = torch.iinfo(like.dtype)
+        x = x.add_(0.5) if like.dtype == torch.uint8 else x.round()
+        x = x.clamp_(limits.min, limits.max)
+    return torch.empty_like(like).copy_(x)
 
 
 def _joined(parts: Iterator[Altered], count: int) -> Altered:
@@ -317,12 +326,9 @@ def _value(text: str) -> Any:
         return tuple(_value(part) for part in text.split(".."))
     if text in ("true", "false"):
         return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if NUMBER.fullmatch(text) else text
 
 
 def written(step: Step) -> str:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .errors import OptionError
 
 REFLECT = "reflect"
+SHORT = 64  # rows up to which a matrix product is faster than turning the map twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,69 +56,54 @@ def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 def move(x: Tensor, placement: Placement) -> Tensor:
     """A batch ``(B, C, *spatial)`` moved, of any type; what lies channels-last stays so.
 
-    Rows of the result are windows of the rows that are there, extended at both ends and, where examples are mirrored,
-    followed by their mirror images: one copy of whole rows, wherever they begin.
-
     Raises:
         OptionError: A reflection reaches further than the map.
     """
     last = x.movedim(1, -1)
     channels_last = last.is_contiguous() and not x.is_contiguous()
     rows = last if channels_last else x.contiguous().unsqueeze(-1)
-    moved = _moved(rows, placement, lead=1 if channels_last else 2)
-    return moved.movedim(-1, 1) if channels_last else moved.squeeze(-1)
+    lead = 1 if channels_last else 2
+    for axis, which in enumerate(placement.mirrored):
+        if which is not None:
+            rows = _mirrored(rows, lead + axis, which)
+    if placement.offsets is not None and placement.reach:
+        rows = _shifted(rows, placement, placement.offsets, lead)
+    return rows.movedim(-1, 1) if channels_last else rows.squeeze(-1)
 
 
-def _moved(rows: Tensor, placement: Placement, lead: int) -> Tensor:
-    """:func:`move` on contiguous ``(B, *lead, *spatial, unit)``; ``lead`` dimensions come before the spatial ones."""
-    sizes = rows.shape[lead:-1]
+def _mirrored(rows: Tensor, dim: int, which: Tensor) -> Tensor:
+    """Some examples turned around along one dimension; a CPU only copies the others."""
+    if rows.device.type != "cpu":
+        return torch.where(which.view(-1, *[1] * (rows.dim() - 1)), rows.flip(dim), rows)
+    turned = rows.index_select(0, which.nonzero().squeeze(1)).flip(dim)
+    source = torch.where(which, len(rows) - 1 + which.cumsum(0), torch.arange(len(rows)))
+    return torch.cat([rows, turned]).index_select(0, source)
+
+
+def _shifted(rows: Tensor, placement: Placement, offsets: Tensor, lead: int) -> Tensor:
+    """Contiguous ``(B, *lead, *spatial, unit)`` shifted; ``lead`` dimensions come before the spatial ones.
+
+    Rows of the result are windows of rows that are extended at both ends: one copy of whole rows, wherever they begin.
+    """
+    sizes, unit = rows.shape[lead:-1], rows.shape[-1]
     extended = _extended(rows, placement, lead)
-    mirrored = placement.mirrored[-1]
-    beyond = extended.numel()
-    unit, width = rows.shape[-1], extended.shape[-2]
-    if mirrored is not None:
-        extended = torch.cat([extended, extended.flip(-2)])
     starts = torch.arange(rows.shape[:lead].numel(), device=rows.device).view(rows.shape[:lead])
-    for axis in range(len(sizes) - 1):
-        source = _source(sizes[axis], placement, axis)
-        starts = starts.unsqueeze(-1) * extended.shape[lead + axis] + _beside(source, starts)
-    starts = starts * (width * unit)
-    if placement.offsets is not None:
-        starts = starts + _beside((placement.offsets[-1] + placement.reach).mul(unit), starts)
-    if mirrored is not None:
-        starts = starts + _beside(mirrored * beyond, starts)
+    for axis, size in enumerate(sizes[:-1]):
+        source = torch.arange(size, device=rows.device) + offsets[axis].unsqueeze(1)
+        reflected = size - 1 - (size - 1 - source.abs()).abs()
+        source = reflected if placement.fill == REFLECT else source + placement.reach
+        beside = source.view(len(rows), *[1] * (starts.dim() - 1), size)
+        starts = starts.unsqueeze(-1) * extended.shape[lead + axis] + beside
+    starts = starts * (extended.shape[-2] * unit)
+    starts = starts + ((offsets[-1] + placement.reach) * unit).view(-1, *[1] * (starts.dim() - 1))
     length = sizes[-1] * unit
     windows = extended.as_strided((extended.numel() - length + 1, length), (1, 1))
     return windows.index_select(0, starts.flatten()).view(rows.shape)
 
 
-def _beside(values: Tensor, starts: Tensor) -> Tensor:
-    """``(B,)`` or ``(B, n)`` for each example, shaped to be added to ``starts`` (with an axis more for n)."""
-    if values.dim() == 1:
-        return values.view(-1, *[1] * (starts.dim() - 1))
-    return values.view(len(values), *[1] * (starts.dim() - 1), -1)
-
-
-def _source(size: int, placement: Placement, axis: int) -> Tensor:
-    """Which row of the extended axis each row of the result is: ``(B, size)``, or ``(1, size)``."""
-    mirrored = placement.mirrored[axis]
-    device = next((t.device for t in (placement.offsets, *placement.mirrored) if t is not None), None)
-    places = torch.arange(size, device=device).unsqueeze(0)
-    end = size - 1
-    if placement.offsets is not None:
-        places = places + placement.offsets[axis].unsqueeze(1)
-        if placement.fill == REFLECT:
-            places = end - (end - places.abs()).abs()
-        else:
-            places, end = places + placement.reach, end + 2 * placement.reach
-    return places if mirrored is None else torch.where(mirrored.unsqueeze(1), end - places, places)
-
-
 def _extended(rows: Tensor, placement: Placement, lead: int) -> Tensor:
-    """Rows with ``reach`` positions more at both ends; zeros also around the other axes, which else reflect later."""
+    """Rows with ``reach`` positions more at both ends; a number also around the other axes, which reflect later."""
     reach = placement.reach
-    if placement.offsets is None or reach == 0:
-        return rows
     if placement.fill != REFLECT:
         spatial = rows.dim() - lead - 1
         return F.pad(rows, (0, 0, *[reach] * (2 * spatial)), value=float(placement.fill))
@@ -143,47 +129,54 @@ class Boxes:
     lengths: Tensor
 
     def places(self, size: int, axis: int) -> Tensor:
-        """Where the centre of each position of the result lies on the map: ``(B, size)``, 0 is a first centre."""
+        """Where the centres of the result lie on the map: ``(B, size)``, 0 is the first centre; none is outside."""
         steps = (torch.arange(size, device=self.starts.device) + 0.5) / size
-        return torch.addcmul(self.starts[axis].unsqueeze(1), self.lengths[axis].unsqueeze(1), steps) - 0.5
+        places = torch.addcmul(self.starts[axis].unsqueeze(1), self.lengths[axis].unsqueeze(1), steps) - 0.5
+        return places.clamp_(0, size - 1)
 
 
 def crop(x: Tensor, boxes: Boxes) -> Tensor:
-    """The boxes of a batch ``(B, C, *spatial)``, brought to the size of the map, linear between pixels; in float32.
+    """The boxes of a batch ``(B, C, *spatial)``, brought to the size of the map, linear between pixels.
 
         out(o) = (1 - part) * x[below] + part * x[below + 1]        below + part = lower edge + (o + 1/2) * scale - 1/2
 
-    One axis after another; beyond the map its edge goes on. Rows are taken whole; the last axis is turned into rows
-    for it. Boxes are never larger than the map, so nothing has to be smoothed. Double precision stays.
+    One axis after another; beyond the map its edge goes on. Boxes are never larger than the map, so nothing has to be
+    smoothed. The result is float32, or double as the map is; its dimensions may lie in another order in memory.
+
+    Rows are read whole. Along the last axis short ones are multiplied by a matrix for each example, which has two
+    numbers in a column; longer ones are turned, so that they are read whole too.
     """
-    channels_last = not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
-    size = x.shape
-    for axis in range(x.dim() - 3):
-        x = _stretched(x.contiguous(), 2 + axis, boxes.places(size[2 + axis], axis))
-    x = _stretched(x.movedim(-1, 2).contiguous(), 2, boxes.places(size[-1], x.dim() - 3)).movedim(2, -1)
-    return x.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else x.contiguous()
+    x, last = x.contiguous(), x.dim() - 1
+    for dim in range(2, last):
+        x = _stretched(x, dim, boxes.places(x.shape[dim], dim - 2))
+    size = x.shape[last]
+    places = boxes.places(size, last - 2)
+    if size <= SHORT:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        weights = 1 - (places.unsqueeze(1) - torch.arange(size, device=x.device).unsqueeze(1)).abs_()
+        return (x.flatten(1, -2) @ weights.clamp_min_(0).to(x.dtype)).view(x.shape)
+    return _stretched(x.movedim(last, 2).contiguous(), 2, places).movedim(2, last)
 
 
 def _stretched(x: Tensor, dim: int, places: Tensor) -> Tensor:
     """A contiguous batch read along one dimension at ``places`` ``(B, size)``, linear between neighbours."""
     before, size, after = x.shape[1:dim].numel(), x.shape[dim], x.shape[dim + 1 :].numel()
-    places = places.clamp_(0, size - 1)
-    below = places.floor()
-    rows = torch.arange(len(x) * before, device=x.device).view(-1, before, 1) * size
-    values = [
-        x.view(-1, after).index_select(0, (rows + row.long().unsqueeze(1)).flatten())
-        for row in (below, (below + 1).clamp_(max=size - 1))
-    ]
-    part = (places - below).unsqueeze(1).expand(-1, before, -1).reshape(-1, 1)
     kind = torch.promote_types(x.dtype, torch.float32)
-    return torch.lerp(values[0].to(kind), values[1].to(kind), part.to(kind)).view(x.shape)
+    below = places.floor()
+    first = torch.arange(len(x) * before, device=x.device).view(-1, before, 1) * size
+    low, high = (
+        x.view(-1, after).index_select(0, (first + row.long().unsqueeze(1)).flatten()).to(kind)
+        for row in (below, (below + 1).clamp_(max=size - 1))
+    )
+    part = (places - below).unsqueeze(1).expand(-1, before, -1).reshape(-1, 1)
+    return low.lerp_(high, part.to(kind)).view(x.shape)
 
 
 def nearest(mask: Tensor, boxes: Boxes) -> Tensor:
     """The boxes of masks ``(B, *spatial)``, brought to the size of the mask: each position takes the nearest one."""
     places = []
     for axis, size in enumerate(mask.shape[1:]):
-        near = boxes.places(size, axis).round_().clamp_(0, size - 1).long()
+        near = boxes.places(size, axis).round_().long()
         places.append(near.view(len(mask), *[1] * axis, size, *[1] * (mask.dim() - 2 - axis)))
     examples = torch.arange(len(mask), device=mask.device).view(-1, *[1] * (mask.dim() - 1))
     return mask[(examples, *places)]
