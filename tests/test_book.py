@@ -36,7 +36,9 @@ BOOK = [
     *("networks", "factors", "rearranging", "drafts", "drafting", "combining", "aten", "aten_windows", "aten_products"),
     *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
-    *("images", "datasets", "draws", "moves", "alterations", "augmentation"),  # V    data
+    *("storage", "images", "signals", "volumes", "readers", "splits", "moments", "streaming", "listings"),
+    *("decoding", "arrays"),
+    *("datasets", "draws", "moves", "alterations", "augmentation"),  # V    data
     *("metrics", "options", "checkpoint", "loading", "prediction", "training"),
     *("exporting", "rendering", "pictures", "diagrams", "report", "showing", "runs", "benchmark"),  # VI
     *("pytest_plugin", "cli"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import runpy
 import shutil
 import time
@@ -21,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from striate import datasets, images
-from striate.datasets import Dataset, Normalisation, Split, load, read_idx
+from striate.datasets import Dataset, Normalisation, Split, Stored, load, read_idx
 from striate.errors import DataError, OptionError, UnknownNameError
 
 PROJECT = Path(__file__).parents[1]
@@ -37,6 +36,7 @@ EXPECTED = (
     "are already split, or the four IDX files train-images-idx3-ubyte, train-labels-idx1-ubyte, "
     "t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (each may end in .gz)."
 )
+REPAIR = "Repair or remove them, or leave them out (--skip-bad on the command line, skip_bad=True in Python)"
 ENDINGS = ".bmp, .gif, .jpeg, .jpg, .pbm, .pgm, .png, .pnm, .ppm, .tif, .tiff, .webp"
 
 
@@ -67,36 +67,6 @@ def test_splits_and_data_sets_show_what_they_hold() -> None:
     )
 
 
-BAD_SPLITS = [
-    (
-        torch.zeros(2, 1, 4, 4),
-        torch.zeros(2, dtype=torch.int64),
-        "Images are a uint8 tensor (N, C, H, W) with nothing zero-sized, got torch.float32 (2, 1, 4, 4).",
-    ),
-    (
-        blank(2)[:, 0],
-        torch.zeros(2, dtype=torch.int64),
-        "Images are a uint8 tensor (N, C, H, W) with nothing zero-sized, got torch.uint8 (2, 4, 4).",
-    ),
-    (
-        blank(0),
-        torch.zeros(0, dtype=torch.int64),
-        "Images are a uint8 tensor (N, C, H, W) with nothing zero-sized, got torch.uint8 (0, 1, 4, 4).",
-    ),
-    (
-        blank(2),
-        torch.zeros(3, dtype=torch.int64),
-        "The labels of 2 images are an int64 tensor (2,), got torch.int64 (3,).",
-    ),
-    (blank(2), torch.zeros(2), "The labels of 2 images are an int64 tensor (2,), got torch.float32 (2,)."),
-]
-
-
-@pytest.mark.parametrize(("pixels", "labels", "text"), BAD_SPLITS)
-def test_message_for_a_split_that_is_none(pixels: Tensor, labels: Tensor, text: str) -> None:
-    assert message(lambda: Split(pixels, labels)) == text
-
-
 def test_message_for_a_data_set_that_is_none() -> None:
     part, other = Split(blank(2), torch.tensor([0, 1])), Split(blank(2, side=5), torch.tensor([0, 1]))
     assert message(lambda: Dataset("d", ("cat",), part, part)) == "d: a classifier needs at least 2 classes, got 1."
@@ -108,60 +78,6 @@ def test_message_for_a_data_set_that_is_none() -> None:
         assert message(lambda wrong=wrong: Dataset("d", ("cat", "dog"), part, wrong)) == (  # type: ignore[misc]
             f"d, test: label {label} of image 1 (of 3, counted from 0) is out of range: there are 2 classes, 0 to 1."
         )
-
-
-# Normalisation
-
-
-def test_normalisation_of_two_channels_by_hand() -> None:
-    """Channel 0 is half black, half white: mean 1/2, deviation 1/2. Channel 1 is 0, 0, 0, 51 = 0.2: mean 1/20."""
-    first, second = torch.tensor([0, 255, 0, 255]), torch.tensor([0, 0, 0, 51])
-    pixels = torch.stack([first, second]).to(torch.uint8).view(1, 2, 2, 2)
-    found = Normalisation.of(pixels)
-    assert found.mean == pytest.approx((0.5, 0.05), rel=1e-15)
-    assert found.std == pytest.approx((0.5, math.sqrt(3) / 20), rel=1e-15)
-    same(found(pixels)[0, 0].flatten(), torch.tensor([-1.0, 1.0, -1.0, 1.0]))
-    torch.testing.assert_close(found(pixels)[0, 1, 1, 1], torch.tensor((0.2 - 0.05) / (math.sqrt(3) / 20)))
-    assert found(pixels).dtype == torch.float32
-    same(found(pixels[0]), found(pixels)[0])
-
-
-def test_normalisation_agrees_with_its_definition_in_float64() -> None:
-    pixels = torch.randint(0, 256, (1500, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    numbers = pixels.double() / 255
-    found = Normalisation.of(pixels)
-    assert found.mean == pytest.approx(numbers.mean((0, 2, 3)).tolist(), rel=1e-12)
-    assert found.std == pytest.approx(numbers.std((0, 2, 3), correction=0).tolist(), rel=1e-12)
-
-
-def test_a_constant_channel_becomes_zero() -> None:
-    found = Normalisation.of(torch.full((2, 1, 3, 3), 51, dtype=torch.uint8))
-    assert found == Normalisation(mean=(0.2,), std=(1.0,))
-    same(found(torch.full((1, 1, 3, 3), 51, dtype=torch.uint8)), torch.zeros(1, 1, 3, 3))
-
-
-@pytest.mark.parametrize(
-    ("mean", "std"), [((), ()), ((0.5,), (0.5, 0.5)), ((0.5,), (0.0,)), ((math.nan,), (1.0,)), ((0.5,), (math.inf,))]
-)
-def test_message_for_a_normalisation_that_divides_by_nothing(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    assert message(lambda: Normalisation(mean, std), OptionError) == (
-        "A normalisation has one finite mean and one finite std above 0 for each channel, "
-        f"got mean={mean!r} and std={std!r}."
-    )
-
-
-@pytest.mark.parametrize(
-    ("pixels", "found"),
-    [
-        (blank(2, channels=1), "torch.uint8 (2, 1, 4, 4)"),
-        (torch.zeros(3, 4, 4), "torch.float32 (3, 4, 4)"),
-        (torch.zeros(4, 4, dtype=torch.uint8), "torch.uint8 (4, 4)"),
-    ],
-)
-def test_message_for_pixels_that_cannot_be_normalised(pixels: Tensor, found: str) -> None:
-    assert message(lambda: Normalisation((0.5,) * 3, (0.5,) * 3)(pixels)) == (
-        f"This normalisation takes uint8 pictures of 3 channels, (N, C, H, W) or (C, H, W); got {found}."
-    )
 
 
 # Names and paths
@@ -181,7 +97,7 @@ def test_message_for_a_path_that_is_not_there(tmp_path: Path) -> None:
     )
     (tmp_path / "flowers.zip").touch()
     assert message(lambda: load(tmp_path / "flowers.zip")) == (
-        f"{tmp_path / 'flowers.zip'}: this is a file, not a folder (unpack an archive first). {EXPECTED}"
+        f"{tmp_path / 'flowers.zip'}: it is neither a folder nor a .zip or .tar archive; unpack other archives first."
     )
 
 
@@ -462,7 +378,7 @@ def paint_split(root: Path, held_out: str = "test") -> None:
         paint(root / held_out / name / "9.png", value + 9)
 
 
-def values(split: Split) -> list[int]:
+def values(split: Split | Stored) -> list[int]:
     """What each picture is painted with, in the first channel."""
     return split.inputs[:, 0].amin((1, 2)).tolist()
 
@@ -478,10 +394,12 @@ def test_a_split_folder_comes_back(tmp_path: Path, held_out: str) -> None:
     assert seen == [(7, 7, "checking pictures"), (7, 7, "reading pictures")]
 
 
-def test_test_is_preferred_to_validation(tmp_path: Path) -> None:
+def test_with_a_test_part_validation_is_a_part_of_its_own(tmp_path: Path) -> None:
     paint_split(tmp_path)
     paint(tmp_path / "validation" / "cat" / "8.png", 18)
-    assert values(load(tmp_path).test) == [19, 29]
+    data = load(tmp_path)
+    assert data.validation is not None
+    assert (values(data.test), values(data.validation)) == ([19, 29], [18])
 
 
 def test_pictures_may_lie_deeper_and_other_files_are_left_alone(tmp_path: Path) -> None:
@@ -667,8 +585,7 @@ def test_message_for_a_picture_that_turns_out_to_lie_on_its_side(tmp_path: Path)
     end = data.index(b"IEND") - 4
     path.write_bytes(data.replace(chunk, b"")[: end - len(chunk)] + chunk + data[end:])
     assert message(lambda: load(tmp_path)) == (
-        f"{tmp_path}: 1 of 7 pictures cannot be used. Repair or remove them:\n"
-        f"  {path}: it is 6x4 once upright. {ONE_SIZE}"
+        f"{tmp_path}: 1 of 7 pictures cannot be used. {REPAIR}:\n  {path}: it is 6x4 once upright. {ONE_SIZE}"
     )
 
 
@@ -683,7 +600,7 @@ def test_message_lists_all_unreadable_pictures(tmp_path: Path) -> None:
     (cats / "c.bmp").write_bytes((cats / "c.bmp").read_bytes()[:-8])
     for size in (None, (4, 6)):
         assert message(lambda size=size: load(tmp_path, size=size, channels=size and 1)) == (  # type: ignore[misc]
-            f"{tmp_path}: 3 of 10 pictures cannot be used. Repair or remove them:\n"
+            f"{tmp_path}: 3 of 10 pictures cannot be used. {REPAIR}:\n"
             f"  {cats / 'a.png'}: the file is empty.\n"
             f"  {cats / 'b.jpg'}: no reader of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP recognises it: "
             "it is another kind of file, its header is damaged, or it has no pixels.\n"
@@ -699,7 +616,7 @@ def test_message_lists_ten_and_counts_the_rest(tmp_path: Path, size: tuple[int, 
         for i in range(50):
             (tmp_path / name / f"{i:02}.png").touch()
     lines = message(lambda: load(tmp_path, size=size)).split("\n")
-    assert lines[0] == f"{tmp_path}: 100 of 100 pictures cannot be used. Repair or remove them:"
+    assert lines[0] == f"{tmp_path}: 100 of 100 pictures cannot be used. {REPAIR}:"
     assert lines[1:-1] == [f"  {tmp_path / 'cat' / f'{i:02}.png'}: the file is empty." for i in range(10)]
     assert lines[-1] == "  and 90 more"
 

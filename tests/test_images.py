@@ -7,6 +7,7 @@ import random
 import struct
 import threading
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from striate import images
 from striate.errors import DataError, OptionError
+from striate.storage import entries
 
 ORIENTATION = 0x0112
 PAINTED = torch.tensor(
@@ -429,3 +431,49 @@ def test_message_for_a_tensor_that_is_no_picture(picture: Tensor, found: str) ->
     assert message(lambda: images.to_pillow(picture)) == (
         f"A picture is a uint8 tensor (1, H, W) or (3, H, W), got {found}."
     )
+
+
+# Masks, and pictures that are no files of their own
+
+
+def test_masks_keep_their_numbers(tmp_path: Path) -> None:
+    numbers = torch.tensor([[0, 1, 2], [3, 254, 255]], dtype=torch.uint8)
+    grey = Image.fromarray(numbers.numpy())
+    palette = Image.fromarray(numbers.numpy())
+    palette.putpalette([7, 8, 9] * 256)
+    for picture in (grey, palette, Image.merge("RGB", (grey, grey, grey))):
+        path = saved(tmp_path / "x", picture)
+        torch.testing.assert_close(images.read_mask(path), numbers, rtol=0, atol=0)
+    assert images.read_mask(saved(tmp_path / "x", Image.new("1", (2, 1), 1))).tolist() == [[255, 255]]
+
+
+def test_masks_are_turned_and_fitted_as_their_pictures(tmp_path: Path) -> None:
+    numbers = torch.arange(24, dtype=torch.uint8).view(4, 6)
+    path = saved(tmp_path / "x", Image.fromarray(numbers.numpy()), exif=exif(6))
+    assert images.read_mask(path).tolist() == images.read(path)[0].tolist() == numbers.rot90(-1).tolist()
+    upright = saved(tmp_path / "y", Image.fromarray(numbers.numpy()))
+    assert images.read_mask(upright, size=(2, 3)).tolist() == [[7, 9, 11], [19, 21, 23]]
+    assert images.read_mask(upright, size=(4, 4)).tolist() == numbers[:, 1:5].tolist()
+
+
+def test_message_for_a_mask_with_colours(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x", painted())
+    assert message(lambda: images.read_mask(path)) == (
+        f"{path}: a mask has one channel of class numbers (mode L or P), and this has mode RGB. "
+        "Save the class numbers themselves, in grey or with a palette."
+    )
+
+
+def test_pictures_are_read_from_archives_bytes_and_open_files(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.png", painted())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "x.png")
+        archive.writestr("bad.png", b"no picture")
+    bad, good = entries(tmp_path / "a.zip")
+    with path.open("rb") as file:
+        for source in (good, path.read_bytes(), file):
+            torch.testing.assert_close(images.read(source), PAINTED, rtol=0, atol=0)
+    assert images.shape(good) == (3, 2, 3)
+    assert message(lambda: images.read(bad)).startswith(f"{tmp_path / 'a.zip'}: bad.png: no reader of BMP,")
+    (tmp_path / "a.zip").write_bytes(b"")
+    assert message(lambda: images.read(good)) == f"{good}: the archive is damaged or cut short."

@@ -28,6 +28,7 @@ from PIL import (
 from torch import Tensor
 
 from .errors import DataError, OptionError
+from .storage import Entry, Source, entry
 
 # Importing these readers registers them, so Pillow never has to load its forty others to open a file.
 READERS = (
@@ -57,14 +58,14 @@ UPRIGHT = {
 SIDEWAYS = (5, 6, 7, 8)
 
 
-def read(path: str | os.PathLike[str], *, channels: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
+def read(source: Source, *, channels: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
     """One picture file as a uint8 tensor ``(C, H, W)``, turned upright by its EXIF orientation.
 
     Formats: BMP, GIF and TIFF (the first picture of the file), JPEG, PNG, PPM and its relatives, WEBP. Colours are
     RGB; colour profiles are not applied. A colour file of 16 bits a channel keeps the upper 8.
 
     Args:
-        path: The file.
+        source: The file's path, a member of an archive, its bytes, or an open binary file.
         channels: 1 (grey, the luma of ITU-R 601) or 3 (colour); None is 1 for a grey file, else 3.
             A palette is grey if all its entries are.
         size: ``(H, W)`` to scale and crop to, by the rule of :func:`fit`; None keeps the picture's own.
@@ -81,13 +82,60 @@ def read(path: str | os.PathLike[str], *, channels: int | None = None, size: tup
     (torch.Size([3, 4, 6]), [[[7, 7], [7, 7]]])
     """
     check_options(channels, size)
-    with _opened(Path(path)) as picture:
-        picture.load()
-        turn = UPRIGHT.get(_orientation(picture))
-        return from_pillow(picture if turn is None else picture.transpose(turn), channels=channels, size=size)
+    with _opened(entry(source)) as picture:
+        return from_pillow(_upright(picture), channels=channels, size=size)
 
 
-def shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
+    """One mask file as a uint8 tensor ``(H, W)`` of class numbers, turned upright as :func:`read` turns pictures.
+
+    A palette keeps its indices, black and white is 0 and 255, and three channels that are all equal count as one.
+
+    Args:
+        source: As in :func:`read`.
+        size: ``(H, W)`` to scale and crop to, as :func:`fit` does, but each pixel is the nearest one of the file.
+
+    Raises:
+        DataError: As :func:`read`, or the file has colours, or transparency.
+        OptionError: ``size`` is not as above.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     to_pillow(torch.tensor([[[0, 2], [1, 255]]], dtype=torch.uint8)).save(f"{folder}/a.png")
+    ...     read_mask(f"{folder}/a.png").tolist()
+    [[0, 2], [1, 255]]
+    """
+    check_options(None, size)
+    with _opened(entry(source)) as picture:
+        mask = _one_channel(_upright(picture))
+        if size is not None:
+            mask = ImageOps.fit(mask, (size[1], size[0]), Image.Resampling.NEAREST)
+        return torch.from_numpy(np.array(mask))
+
+
+def _one_channel(picture: Image.Image) -> Image.Image:
+    """The picture's class numbers: mode L, or P without its palette."""
+    if picture.mode == "RGB":
+        red, green, blue = picture.split()
+        if red.tobytes() == green.tobytes() == blue.tobytes():
+            return red
+    if picture.mode == "1":
+        return picture.convert("L")
+    if picture.mode not in ("L", "P"):
+        raise DataError(
+            f"a mask has one channel of class numbers (mode L or P), and this has mode {picture.mode}. "
+            "Save the class numbers themselves, in grey or with a palette."
+        )
+    return picture
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()
+    turn = UPRIGHT.get(_orientation(picture))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def shape(source: Source) -> tuple[int, int, int]:
     """The ``(C, H, W)`` that :func:`read` would give, from the file's header (pixels too, if it has a palette).
 
     One thing can hide from it: an orientation that a PNG file states only after its pixels.
@@ -101,7 +149,7 @@ def shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     ...     shape(f"{folder}/a.png")
     (1, 4, 6)
     """
-    with _opened(Path(path)) as picture:
+    with _opened(entry(source)) as picture:
         channels = 1 if _is_grey(picture) else 3
         # Pillow's TIFF reader turns the picture by itself and gives the upright size from the start.
         sideways = picture.format != "TIFF" and _orientation(picture) in SIDEWAYS
@@ -233,21 +281,21 @@ _QUIET = _Quiet()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The picture with its header read and checked; whatever is raised inside becomes a DataError with the path."""
+def _opened(source: Entry) -> Iterator[Image.Image]:
+    """The picture with its header read and checked; whatever is raised inside becomes a DataError with its place."""
     try:
-        with _QUIET, path.open("rb") as file:
+        with _QUIET, source.open() as file:
             picture = Image.open(file, formats=FORMATS)
             _refuse_bomb(picture.width * picture.height)
             _refuse_deep(picture)
             yield picture
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise DataError(f"{path}: {_reason(path, error)}") from None
+        raise DataError(f"{source}: {_reason(source, error)}") from None
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(source: Entry, error: Exception) -> str:
     if isinstance(error, DataError):
-        return str(error)
+        return str(error).removeprefix(f"{source}: ")
     if isinstance(error, FileNotFoundError):
         return "there is no such file."
     if isinstance(error, OSError) and error.errno is not None:
@@ -255,7 +303,7 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"{error} Striate reads at most {MAX_PIXELS:,} pixels. Scale it down or cut it up first."
     if isinstance(error, UnidentifiedImageError):
-        if path.stat().st_size == 0:
+        if source.size == 0:
             return "the file is empty."
         return (
             f"no reader of {', '.join(FORMATS)} recognises it: "

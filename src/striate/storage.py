@@ -1,0 +1,494 @@
+"""Where bytes lie: files of a folder and members of zip and tar archives, listed in one order and read in place."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import BinaryIO, cast
+
+from .errors import DataError
+
+LIMIT = 2**30
+"""Bytes that are read of one file at most, unless the caller says otherwise."""
+
+ARCHIVES = (".zip", ".tar")
+INFLATION = 1032  # how many times its size DEFLATE can become, at the very most
+BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class Entry(ABC):
+    """Bytes somewhere, with a name: a file, a member of an archive, or bytes in memory. A value; it can be pickled.
+
+    Attributes:
+        name: Its path below the place that was listed, with ``/`` between the parts.
+    """
+
+    __slots__ = ()
+    name: str
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What messages call it."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many bytes it has, or declares to have."""
+
+    @abstractmethod
+    def open(self) -> BinaryIO:
+        """Its bytes as a file that can seek."""
+
+    def read(self, limit: int = LIMIT) -> bytes:
+        """All its bytes.
+
+        Raises:
+            DataError: There are more than ``limit``, or they cannot be read.
+        """
+        with naming(self), self.open() as file:
+            content = file.read(min(limit, self.size) + 1)
+        if len(content) > limit:
+            raise DataError(f"{self}: it has more than {limit:,} bytes, the most that is read of one file.")
+        return content
+
+    def __str__(self) -> str:
+        return self.where
+
+
+@dataclass(frozen=True, slots=True)
+class File(Entry):
+    """A file of its own."""
+
+    name: str
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    @property
+    def size(self) -> int:
+        """As the file system says now."""
+        return self.path.stat().st_size
+
+    def open(self) -> BinaryIO:
+        """The file itself."""
+        return self.path.open("rb")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory(Entry):
+    """Bytes that are there already."""
+
+    name: str
+    content: bytes = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        """Its name."""
+        return self.name
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len(self.content)
+
+    def open(self) -> BinaryIO:
+        """The bytes as a file."""
+        return io.BytesIO(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Member(Entry):
+    """A member of an archive, whose name is only a name: nothing is ever written under it.
+
+    Args:
+        name: Below the folder of the archive that was listed.
+        archive: The archive.
+        member: Its whole name in the archive.
+        declared: Its size, as the archive says.
+        start: Where it begins: the local header of a zip's member, the first byte of a tar's.
+        packed: Its bytes in a zip; None if it lies in a tar, as it is.
+        checksum: CRC-32, in a zip.
+        method: How a zip packed it.
+    """
+
+    name: str
+    archive: Path
+    member: str
+    declared: int
+    start: int
+    packed: int | None = None
+    checksum: int = 0
+    method: int = zipfile.ZIP_STORED
+
+    @property
+    def where(self) -> str:
+        """The archive and the name in it."""
+        return f"{self.archive}: {self.member}"
+
+    @property
+    def size(self) -> int:
+        """As the archive says."""
+        return self.declared
+
+    def open(self) -> BinaryIO:
+        """Its bytes as a file in memory."""
+        return io.BytesIO(self.read())
+
+    def read(self, limit: int = LIMIT) -> bytes:
+        """All its bytes, from where they lie; never more than the archive declares."""
+        if self.size > limit:
+            raise DataError(f"{self}: it declares {self.size:,} bytes; at most {limit:,} are read of one file.")
+        with naming(self), self.archive.open("rb") as file:
+            file.seek(self.start)
+            content = file.read(self.size) if self.packed is None else self._unpacked(file, self.packed)
+        if len(content) != self.size:
+            raise DataError(f"{self}: the archive is damaged or cut short.")
+        return content
+
+    def _unpacked(self, file: BinaryIO, packed: int) -> bytes:
+        head = file.read(30)
+        if head[:4] != b"PK\3\4" or len(head) < 30:
+            raise DataError(f"{self}: the archive is damaged or cut short.")
+        file.seek(sum(struct.unpack("<HH", head[26:30])), io.SEEK_CUR)
+        content = file.read(packed)
+        if self.method == zipfile.ZIP_DEFLATED:
+            try:
+                content = zlib.decompressobj(-15).decompress(content, self.size + 1)
+            except zlib.error as error:
+                raise DataError(f"{self}: the archive is damaged: {error}.") from None
+        if len(content) == self.size and zlib.crc32(content) != self.checksum:
+            raise DataError(f"{self}: the archive is damaged: its checksum is wrong.")
+        return content
+
+
+Source = str | os.PathLike[str] | bytes | BinaryIO | Entry
+
+
+def entry(source: Source) -> Entry:
+    """One path, bytes, or an open binary file as an :class:`Entry`; an entry is itself.
+
+    >>> entry(b"abc").size, str(entry("cat/1.png").name)
+    (3, '1.png')
+    """
+    if isinstance(source, Entry):
+        return source
+    if isinstance(source, bytes):
+        return Memory("the bytes given", source)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        return File(path.name, path)
+    name = getattr(source, "name", None)
+    return Memory(name if isinstance(name, str) else "the bytes given", _all_of(source))
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise DataError(f"the input has more than {LIMIT:,} bytes, the most that is read of one file.")
+    return content
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """What the file system says, as a :class:`DataError` that names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: it cannot be opened: {error.strerror or error}.") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """The files of one place, in the order of their names, and its folders, which may be empty.
+
+    Args:
+        where: What messages call it.
+        files: All files below it, sorted by name.
+        folders: The names of all folders below it.
+        prefix: What the names of its files begin with.
+        archive: Whether it is the top of an archive.
+    """
+
+    where: str
+    files: tuple[Entry, ...] = field(repr=False)
+    folders: tuple[str, ...] = field(repr=False)
+    prefix: str = ""
+    archive: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a data set that lies here is called."""
+        path = Path(self.where).resolve()
+        return (path.stem if self.archive else path.name) or str(path)
+
+    @property
+    def folder(self) -> str:
+        """The name of this folder alone."""
+        return self.prefix.rstrip("/").rpartition("/")[2]
+
+    @cached_property
+    def children(self) -> dict[str, Tree]:
+        """The folders directly in it, by name, in order."""
+        files: dict[str, list[Entry]] = {}
+        folders: dict[str, list[str]] = {}
+        for file in self.files:
+            first, slash, _ = file.name[len(self.prefix) :].partition("/")
+            if slash:
+                files.setdefault(first, []).append(file)
+        for folder in self.folders:
+            first, slash, _ = folder[len(self.prefix) :].partition("/")
+            folders.setdefault(first, []).extend([folder] if slash else [])
+        names = sorted({*files, *folders})
+        return {name: self._child(name, files.get(name, ()), folders.get(name, ())) for name in names}
+
+    def _child(self, name: str, files: Iterable[Entry], folders: Iterable[str]) -> Tree:
+        where = self.place(name)
+        return Tree(where, tuple(files), tuple(folders), f"{self.prefix}{name}/")
+
+    def place(self, name: str) -> str:
+        """What messages call something in it."""
+        if self.archive:
+            return f"{self.where}: {name}"
+        return f"{self.where}/{name}" if ": " in self.where else str(Path(self.where, name))
+
+    @cached_property
+    def loose(self) -> dict[str, Entry]:
+        """The files directly in it, by name."""
+        cut = len(self.prefix)
+        return {file.name[cut:]: file for file in self.files if "/" not in file.name[cut:]}
+
+    def below(self, file: Entry) -> str:
+        """The name of a file, from here."""
+        return file.name[len(self.prefix) :]
+
+    def ending(self, *endings: str) -> list[Entry]:
+        """The files below it with one of these endings, in either case."""
+        return [file for file in self.files if file.name.lower().endswith(endings)]
+
+
+def expanded(source: str) -> list[str]:
+    """The paths that a text with braces stands for, as in a shell.
+
+    >>> expanded("train-{008..010}.tar"), expanded("{train,val}.tar"), expanded("plain")
+    (['train-008.tar', 'train-009.tar', 'train-010.tar'], ['train.tar', 'val.tar'], ['plain'])
+    """
+    pieces = BRACES.split(source)
+    choices = [[text] if i % 2 == 0 else _choices(text) for i, text in enumerate(pieces)]
+    return ["".join(chosen) for chosen in product(*choices)]
+
+
+def _choices(text: str) -> list[str]:
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if numbers is None:
+        return text.split(",")
+    first, last = numbers.groups()
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+
+
+def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tree:
+    """The files of a folder, of an archive, of a folder inside one, or of several archives.
+
+    What starts with a dot is left out, and so are links and devices in archives. The archives (``.tar``) of a folder
+    that holds some, and those of a list or of a pattern with braces, are read as folders called as they are.
+
+    Args:
+        source: A path; a text with braces, ``train-{000..009}.tar``; or several paths.
+
+    Raises:
+        DataError: There is no such place, it cannot be listed, or an archive is damaged.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a/c.png", ".hidden/d.png"):
+    ...         Path(folder, name).parent.mkdir(exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     [file.name for file in tree(folder).files]
+    ['a/c.png', 'b.png']
+    """
+    if isinstance(source, str) and "{" in source and not Path(source).exists():
+        return _joined(source, [Path(path) for path in expanded(source)])
+    if not isinstance(source, str | os.PathLike):
+        return _joined(", ".join(map(str, source)), [Path(path) for path in source])
+    path = Path(source).expanduser()
+    with naming(source):
+        if path.is_dir():
+            return _with_shards(_folder(path))
+        archive = next((one for one in (path, *path.parents) if one.is_file()), None)
+    if archive is None:
+        raise DataError(f"{path}: there is no such folder.")
+    return _inside(_unwrapped(_archive(archive)), path.relative_to(archive).parts)
+
+
+def _inside(found: Tree, parts: tuple[str, ...]) -> Tree:
+    for part in parts:
+        if part not in found.children:
+            raise DataError(f"{found.place(part)}: there is no such folder.")
+        found = found.children[part]
+    return found
+
+
+def entries(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Entry]:
+    """The files of :func:`tree`, in the order of their names."""
+    return list(tree(source).files)
+
+
+def _folder(root: Path) -> Tree:
+    """Everything below a folder; links are followed, but not in circles."""
+    files: list[Entry] = []
+    folders: list[str] = []
+    waiting = [(root, "", frozenset({_identity(root)}))]
+    while waiting:
+        folder, prefix, above = waiting.pop()
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            mode, identity = _mode(path)
+            if S_ISREG(mode):
+                files.append(File(prefix + path.name, path))
+            elif S_ISDIR(mode) and identity not in above:
+                folders.append(prefix + path.name)
+                waiting.append((path, f"{prefix}{path.name}/", above | {identity}))
+    return Tree(str(root), _sorted(files), tuple(sorted(folders)))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _mode(path: Path) -> tuple[int, tuple[int, int]]:
+    """What kind of file it is, and which; a link that leads nowhere is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, (0, 0)
+    return found.st_mode, (found.st_dev, found.st_ino)
+
+
+def _sorted(files: Iterable[Entry]) -> tuple[Entry, ...]:
+    return tuple(sorted(files, key=lambda file: file.name))
+
+
+def _with_shards(folder: Tree) -> Tree:
+    """The same folder with its ``.tar`` files replaced by what is in them."""
+    shards = [file for file in folder.ending(".tar") if isinstance(file, File)]
+    if not shards:
+        return folder
+    inside = [_renamed(member, shard.name[:-4]) for shard in shards for member in _tar(shard.path)]
+    gone = set(shards)
+    return Tree(folder.where, _sorted([*(f for f in folder.files if f not in gone), *inside]), folder.folders)
+
+
+def _joined(where: str, paths: Sequence[Path]) -> Tree:
+    found: list[Entry] = []
+    for path in paths:
+        found += [_renamed(member, path.stem) for member in _archive(path.expanduser()).files]
+    return Tree(where, _sorted(found), ())
+
+
+def _renamed(member: Entry, folder: str) -> Member:
+    found = cast(Member, member)
+    values = {name: getattr(found, name) for name in found.__slots__}
+    return Member(**{**values, "name": f"{folder}/{found.name}"})
+
+
+def _archive(path: Path) -> Tree:
+    """The members of a zip or tar, told by its first bytes."""
+    with naming(path), path.open("rb") as file:
+        start = file.read(512)
+    if start[:4] in (b"PK\3\4", b"PK\5\6"):
+        return Tree(str(path), _sorted(_zip(path)), (), archive=True)
+    if start[257:262] == b"ustar":
+        return Tree(str(path), _sorted(_tar(path)), (), archive=True)
+    raise DataError(f"{path}: it is neither a folder nor a .zip or .tar archive; unpack other archives first.")
+
+
+def _unwrapped(archive: Tree) -> Tree:
+    """Without the one folder that everything lies in, if there are folders or an index in it."""
+    while len(archive.children) == 1 and not archive.loose:
+        (child,) = archive.children.values()
+        if not child.children and not child.ending(".csv", ".tsv", ".parquet", ".ts", "-ubyte", "-ubyte.gz"):
+            break
+        archive = Tree(archive.where, child.files, child.folders, child.prefix, archive=True)
+    return archive
+
+
+def _kept(name: str) -> bool:
+    parts = name.split("/")
+    return bool(parts[-1]) and not any(part.startswith(".") and part not in (".", "..") for part in parts)
+
+
+def _clean(name: str) -> str:
+    """A member's name without what would lead elsewhere if it were a path."""
+    return "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
+
+
+def _zip(path: Path) -> list[Member]:
+    try:
+        with naming(path), zipfile.ZipFile(path) as archive:
+            found = {info.filename: info for info in archive.infolist() if _kept(info.filename)}
+    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: it is no zip archive, or a damaged one: {error}.") from None
+    return [_zip_member(path, info) for info in found.values()]
+
+
+def _zip_member(path: Path, info: zipfile.ZipInfo) -> Member:
+    place = f"{path}: {info.filename}"
+    if info.flag_bits & 1:
+        raise DataError(f"{place}: it is encrypted; unpack the archive first.")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"{place}: it is packed by method {info.compress_type}; only DEFLATE is read from zip archives."
+        )
+    if info.file_size > info.compress_size * INFLATION + INFLATION:
+        raise DataError(
+            f"{place}: it declares {info.file_size:,} bytes, which {info.compress_size:,} packed bytes cannot become."
+        )
+    return Member(
+        name=_clean(info.filename),
+        archive=path,
+        member=info.filename,
+        declared=info.file_size,
+        start=info.header_offset,
+        packed=info.compress_size,
+        checksum=info.CRC,
+        method=info.compress_type,
+    )
+
+
+def _tar(path: Path) -> list[Member]:
+    """The files in a tar, found by going from header to header; what they hold is not read."""
+    found: dict[str, Member] = {}
+    try:
+        with naming(path), tarfile.open(path, "r:") as archive:
+            last, end = -1, path.stat().st_size
+            for info in archive:
+                if not last < info.offset < end or info.size < 0 or info.offset_data + info.size > end:
+                    raise DataError(f"{path}: {info.name}: the archive is damaged or cut short.")
+                last = info.offset
+                if info.isreg() and info.sparse is None and _kept(info.name):
+                    found[info.name] = Member(_clean(info.name), path, info.name, info.size, info.offset_data)
+    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: it is no tar archive, or a damaged one: {str(error).rstrip('.')}.") from None
+    return list(found.values())

@@ -1,0 +1,258 @@
+"""Storage: a folder, a zip and a tar of the same files give the same entries; hostile archives are refused in words."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from striate import storage
+from striate.errors import DataError
+from striate.storage import Member, entries, entry, tree
+
+FILES = {"b.png": b"b", "cat/1.png": b"one", "cat/more/2.png": b"two" * 1000, "dog/empty.png": b""}
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in reversed(files.items()):
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes], form: int = tarfile.USTAR_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, content in reversed(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def message(work: Callable[[], object]) -> str:
+    with pytest.raises(DataError) as caught:
+        work()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["folder", "zip", "stored", "tar", "gnu", "pax"])
+def test_the_same_files_are_the_same_entries(tmp_path: Path, way: str) -> None:
+    files = {**FILES, ".hidden": b"x", "cat/.x.png": b"x", ".git/a.png": b"x", "__MACOSX/._b.png": b"x"}
+    if way == "folder":
+        place = write_folder(tmp_path / "pets", files)
+    elif way in ("zip", "stored"):
+        method = zipfile.ZIP_STORED if way == "stored" else zipfile.ZIP_DEFLATED
+        place = write_zip(tmp_path / "pets.zip", files, method)
+    else:
+        forms = {"tar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+        place = write_tar(tmp_path / "pets.tar", files, forms[way])
+    found = tree(place)
+    assert {file.name: file.read() for file in found.files} == FILES
+    assert [file.name for file in found.files] == sorted(FILES)
+    assert [file.size for file in found.files] == [len(content) for content in FILES.values()]
+    assert pickle.loads(pickle.dumps(found.files)) == found.files
+    assert found.name == "pets"
+    assert list(found.children)[-2:] == ["cat", "dog"]
+    assert list(found.loose) == ["b.png"]
+    cat = found.children["cat"]
+    inside = str(place / "cat") if way == "folder" else f"{place}: cat"
+    assert (cat.folder, cat.where, list(cat.loose), [cat.below(f) for f in cat.files]) == (
+        *("cat", inside, ["1.png"]),
+        ["1.png", "more/2.png"],
+    )
+    assert cat.children["more"].where == (str(place / "cat" / "more") if way == "folder" else f"{place}: cat/more")
+    where = str(place / "cat" / "1.png") if way == "folder" else f"{place}: cat/1.png"
+    assert str(cat.loose["1.png"]) == where
+
+
+def test_empty_folders_are_kept_and_links_do_not_go_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "a" / "empty").mkdir(parents=True)
+    (tmp_path / "a" / "x.png").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe.png")
+    found = tree(tmp_path)
+    assert [file.name for file in found.files] == ["a/x.png", "b/x.png"]
+    assert (list(found.children), list(found.children["a"].children)) == (["a", "b"], ["empty"])
+
+
+def test_members_are_names_and_never_paths(tmp_path: Path) -> None:
+    """Whatever a member is called, it is found under a name below the archive, and nothing is written."""
+    names = {"../../evil.png": b"1", "/etc/passwd": b"2", "a/./b//c.png": b"3"}
+    for place in (write_zip(tmp_path / "a.zip", names), write_tar(tmp_path / "a.tar", names)):
+        assert [file.name for file in entries(place)] == ["a/b/c.png", "etc/passwd", "evil.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "a.zip"]
+
+
+def test_links_and_devices_in_a_tar_are_left_out(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo(f"{kind.decode()}.png")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    assert entries(tmp_path / "a.tar") == []
+
+
+def test_an_archive_may_hold_one_folder_or_be_entered(tmp_path: Path) -> None:
+    place = write_zip(tmp_path / "a.zip", {"pets/cat/1.png": b"1", "pets/dog/2.png": b"2"})
+    assert (entries(place)[0].name, list(tree(place).children)) == ("pets/cat/1.png", ["cat", "dog"])
+    assert tree(place).children["cat"].where == f"{place}: cat"
+    assert list(tree(f"{place}/cat").loose) == ["1.png"]
+    assert message(lambda: tree(f"{place}/emu")) == f"{place}: emu: there is no such folder."
+    lone = write_zip(tmp_path / "b.zip", {"cat/1.png": b"1"})
+    assert list(tree(lone).children) == ["cat"]
+
+
+def test_shards_are_folders(tmp_path: Path) -> None:
+    for number in (8, 9, 10):
+        write_tar(tmp_path / f"train-{number:03}.tar", {"a.jpg": b"%d" % number})
+    (tmp_path / "classes.txt").write_text("cat")
+    names = ["train-008/a.jpg", "train-009/a.jpg", "train-010/a.jpg"]
+    assert [file.name for file in entries(tmp_path)] == ["classes.txt", *names]
+    found = entries(f"{tmp_path}/train-{{008..010}}.tar")
+    assert [file.name for file in found] == names
+    assert [file.read() for file in found] == [b"8", b"9", b"10"]
+    assert entries([tmp_path / "train-010.tar", tmp_path / "train-009.tar"]) == found[1:]
+    assert tree(f"{tmp_path}/train-{{008..010}}.tar").where == f"{tmp_path}/train-{{008..010}}.tar"
+
+
+def test_a_source_may_be_a_path_bytes_or_an_open_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    with path.open("rb") as file:
+        found = [entry(path), entry(str(path)), entry(b"abc"), entry(io.BytesIO(b"abc")), entry(file)]
+    assert [one.read() for one in found] == [b"abc"] * 5
+    assert [str(one) for one in found] == [str(path), str(path), "the bytes given", "the bytes given", str(path)]
+    assert entry(found[0]) is found[0]
+
+
+def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_folder(tmp_path, {"a": b"12345"}) / "a"
+    assert entry(path).read(5) == b"12345"
+    limit = "the most that is read of one file."
+    assert message(lambda: entry(path).read(4)) == f"{path}: it has more than 4 bytes, {limit}"
+    (member,) = entries(write_zip(tmp_path / "a.zip", {"a": b"12345"}))
+    assert message(lambda: member.read(4)) == f"{member}: it declares 5 bytes; at most 4 are read of one file."
+    monkeypatch.setattr(storage, "LIMIT", 2)
+    assert message(lambda: entry(io.BytesIO(b"123"))) == f"the input has more than 2 bytes, {limit}"
+
+
+def test_messages_for_what_is_not_there(tmp_path: Path) -> None:
+    assert message(lambda: tree(tmp_path / "a")) == f"{tmp_path / 'a'}: there is no such folder."
+    path = tmp_path / "gone"
+    assert message(lambda: entry(path).read()) == f"{path}: it cannot be opened: No such file or directory."
+    (tmp_path / "a.rar").write_bytes(b"Rar!")
+    assert message(lambda: tree(tmp_path / "a.rar")) == (
+        f"{tmp_path / 'a.rar'}: it is neither a folder nor a .zip or .tar archive; unpack other archives first."
+    )
+
+
+# Hostile archives
+
+
+def patched_zip(path: Path, place: int, value: bytes, content: bytes = b"x" * 100) -> Path:
+    """A zip of one member, with bytes of its central directory (from ``PK\\1\\2`` on) replaced."""
+    data = bytearray(write_zip(path, {"a.png": content}, zipfile.ZIP_STORED).read_bytes())
+    start = data.index(b"PK\1\2") + place
+    data[start : start + len(value)] = value
+    path.write_bytes(data)
+    return path
+
+
+BAD_ZIPS = [
+    ("encrypted", 8, struct.pack("<H", 1), "it is encrypted; unpack the archive first."),
+    ("bzip2", 10, struct.pack("<H", 12), "it is packed by method 12; only DEFLATE is read from zip archives."),
+    (
+        "bomb",
+        24,
+        struct.pack("<I", 4_000_000_000),
+        "it declares 4,000,000,000 bytes, which 100 packed bytes cannot become.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "text"), [row[1:] for row in BAD_ZIPS], ids=[row[0] for row in BAD_ZIPS])
+def test_message_for_a_zip_that_cannot_be_used(tmp_path: Path, place: int, value: bytes, text: str) -> None:
+    path = patched_zip(tmp_path / "a.zip", place, value)
+    assert message(lambda: tree(path)) == f"{path}: a.png: {text}"
+
+
+BAD_MEMBERS = [
+    ("checksum", 16, bytes(4), "the archive is damaged: its checksum is wrong."),
+    ("shorter than declared", 24, struct.pack("<I", 200), "the archive is damaged or cut short."),
+    ("longer than declared", 24, struct.pack("<I", 50), "the archive is damaged or cut short."),
+    ("elsewhere", 42, struct.pack("<I", 1), "the archive is damaged or cut short."),
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "text"), [row[1:] for row in BAD_MEMBERS], ids=[row[0] for row in BAD_MEMBERS]
+)
+def test_message_for_a_damaged_member_of_a_zip(tmp_path: Path, place: int, value: bytes, text: str) -> None:
+    (member,) = entries(patched_zip(tmp_path / "a.zip", place, value))
+    assert message(member.read) == f"{member}: {text}"
+
+
+def test_message_for_packed_nonsense(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": b"x" * 100})
+    data = bytearray(path.read_bytes())
+    data[35:38] = b"\xff\xff\xff"
+    path.write_bytes(data)
+    (member,) = entries(path)
+    text = "Error -3 while decompressing data: invalid block type"
+    assert message(member.read) == f"{member}: the archive is damaged: {text}."
+
+
+def test_a_bomb_is_never_unpacked_beyond_what_it_declares(tmp_path: Path) -> None:
+    """A gigabyte of zeros that declares to be a kilobyte costs a kilobyte."""
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(30_000_000)})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\1\2") + 24
+    data[start : start + 4] = struct.pack("<I", 1024)
+    path.write_bytes(data)
+    (member,) = entries(path)
+    assert message(member.read) == f"{member}: the archive is damaged or cut short."
+
+
+@pytest.mark.parametrize("content", [b"PK\5\6", b"PK\3\4" + bytes(50)])
+def test_message_for_a_damaged_zip(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    assert message(lambda: tree(path)) == (f"{path}: it is no zip archive, or a damaged one: File is not a zip file.")
+
+
+def test_messages_for_a_damaged_tar(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "a.tar", {"a.png": b"x" * 2000}).read_bytes()
+    path = tmp_path / "b.tar"
+    path.write_bytes(whole[:1000])
+    assert message(lambda: tree(path)) == f"{path}: a.png: the archive is damaged or cut short."
+    path.write_bytes(whole[:100] + bytes(20) + whole[120:])
+    assert message(lambda: tree(path)) == f"{path}: it is no tar archive, or a damaged one: bad checksum."
+    member = Member("a.png", tmp_path / "a.tar", "a.png", 9_000_000, 512)
+    assert message(member.read) == f"{member}: the archive is damaged or cut short."
+
+
+def test_a_tar_that_leads_back_is_refused(tmp_path: Path) -> None:
+    """A member of negative size leads back to itself (CVE-2025-8194)."""
+    for size, kind in (("-1024", tarfile.REGTYPE), ("-512", tarfile.CONTTYPE), ("-1536", tarfile.REGTYPE)):
+        info = tarfile.TarInfo("a.png")
+        info.type, info.pax_headers = kind, {"size": size}
+        path = tmp_path / "a.tar"
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            archive.addfile(info)
+        assert message(lambda: tree(path)) == f"{path}: a.png: the archive is damaged or cut short."  # noqa: B023
