@@ -40,6 +40,7 @@ BOOK = [
     *("decoding", "arrays"),
     *("datasets", "draws", "moves", "alterations", "augmentation"),  # V    data
     *("metrics", "options", "checkpoint", "loading", "prediction", "training"),
+    *("backpropagation", "derivatives", "arithmetic", "lessons"),
     *("exporting", "rendering", "pictures", "diagrams", "report", "showing", "runs", "benchmark"),  # VI
     *("pytest_plugin", "cli"),
 ]
@@ -211,6 +212,8 @@ TESTED_ELSEWHERE = {
     **dict.fromkeys(("aten_products", "units", "shortcuts", "dispatching"), "test_tracing"),
     "kinship": "test_support",
     "windows": "test_operations",
+    "derivatives": "test_backpropagation",
+    "arithmetic": "test_lessons",
     "spelling": "test_notation",
 }
 
