@@ -27,15 +27,6 @@ RESIDUAL = "INPUT 3x8x8 -> CONV3-4 -> BN -> RELU -> SUM[CONV3-4 -> BN -> RELU ->
 RESIDUAL += "GLOBALAVGPOOL -> FC 3"
 
 
-class Centred:
-    """A normalisation of any number of axes."""
-
-    mean, std = (0.4,), (0.2,)
-
-    def __call__(self, stored: Tensor) -> Tensor:
-        return (stored.float() / 255 - 0.4) / 0.2
-
-
 def classifier(text: str, classes: int, channels: int = 1, seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
     built = network(text)
@@ -44,8 +35,7 @@ def classifier(text: str, classes: int, channels: int = 1, seed: int = 0) -> Cla
             module.running_mean = torch.linspace(-0.5, 0.5, module.num_features)
             module.running_var = torch.linspace(0.5, 2, module.num_features)
     names = tuple(f"class {i}" for i in range(classes))
-    scale: Any = Normalisation((0.4,) * channels, (0.2,) * channels) if len(built.input_shape) == 3 else Centred()
-    return Classifier(built, names, scale)
+    return Classifier(built, names, Normalisation((0.4,) * channels, (0.2,) * channels))
 
 
 def pixels(count: int, *shape: int) -> Tensor:
@@ -117,6 +107,17 @@ def test_a_program_gives_what_the_classifier_gives(name: str, tmp_path: Path) ->
     assert sorted(metadata) == ["classes", "mean", "notation", "std", "version"]
     assert found.form == "torch"
     assert str(Path(striate.__file__).parent).encode() not in (tmp_path / "a.pt2").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32], ids=["int16", "float32"])
+def test_sound_and_measurements_go_in_as_they_are_stored(dtype: torch.dtype, tmp_path: Path) -> None:
+    given = classifier("INPUT 2x16 -> CONV5-3 -> RELU -> FC 2", 2, channels=2)
+    found = export(given, tmp_path / "a.onnx", dtype=dtype)
+    assert found.input == f"input {str(dtype).removeprefix('torch.')} (batch, 2, 16)"
+    session = onnxruntime.InferenceSession((tmp_path / "a.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    stored = (1000 * torch.randn(3, 2, 16)).to(dtype)
+    (got,) = session.run(None, {"input": stored.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), probabilities(given, stored), rtol=1e-4, atol=1e-6)
 
 
 def test_a_run_is_exported_from_its_folder_and_its_network_stays_as_it_is(bars_run: Any, tmp_path: Path) -> None:
