@@ -37,7 +37,7 @@ BOOK = [
     *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
     *("storage", "images", "signals", "volumes", "readers", "splits", "moments", "streaming", "listings"),
-    *("decoding", "arrays"),
+    *("decoding", "arrays", "indexes", "shards", "series", "hub"),
     *("datasets", "draws", "moves", "alterations", "augmentation"),  # V    data
     *("metrics", "options", "checkpoint", "loading", "prediction", "training"),
     *("backpropagation", "derivatives", "arithmetic", "lessons"),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import arrays, decoding, listings
+from . import arrays, decoding, hub, indexes, listings, series, shards
 from . import images as pictures
 from .arrays import Arrays, out_of_range, read_idx
 from .decoding import Wanted
@@ -26,6 +26,7 @@ from .storage import Tree, naming, tree
 __all__ = ["BUNDLED", "IDX_FILES", "Dataset", "Normalisation", "Split", "Stored", "check_images", "load", "read_idx"]
 
 BUNDLED = ("fashion-mnist-mini",)
+TABLES = (".ts", ".txt", *indexes.ENDINGS)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,9 +143,19 @@ def load(
 
     **Pictures with masks**: ``images/`` and ``masks/`` with files of the same names.
 
+    **An index file**: CSV, TSV or Parquet with the columns ``file`` and ``label`` (or ``mask``), and perhaps ``split``.
+
+    **Shards**: tar archives of samples as WebDataset lays them (``0001.jpg`` with ``0001.cls``);
+    ``train-{000..009}.tar`` names several.
+
     **Arrays**: an NPZ file, or NPY files in a folder, with inputs ``x`` and classes ``y``.
 
-    A folder may also be a ``.zip`` or ``.tar`` archive, which is read in place, or a folder in one.
+    **Series**: ``NAME_TRAIN.ts`` and ``NAME_TEST.ts`` of the UCR and UEA archives, or the same as ``.tsv``.
+
+    **The Hugging Face hub**: ``hf:NAME`` or ``hf:NAME:CONFIG``, or what ``save_to_disk`` wrote, ``hf:./FOLDER``.
+
+    Each is explained in docs/data.md. Files are pictures, sound files or volumes. A folder may also be a ``.zip`` or
+    ``.tar`` archive, which is read in place, or a folder in one.
 
     Args:
         source: The name, or the path.
@@ -194,14 +205,37 @@ def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, st
         UnknownNameError: There is neither a data set nor a folder of this name.
         DataError: There is no data, or its layout is not known.
     """
-    root = _tree(source)
+    if isinstance(source, str) and source.startswith(hub.PREFIX):
+        return hub.hub_listing(source)
+    root, file = _place(source)
+    if file is not None and indexes.is_index(root.loose[file]):
+        return indexes.index_listing(root, {file: root.loose[file]})
+    if timed := series.series_files(root):
+        chosen = {
+            name: parts for name, parts in timed.items() if file is None or file.startswith((f"{name}_T", f"{name}.ts"))
+        }
+        return series.series_arrays(root, chosen or timed, wanted.size)
+    if file is not None:
+        raise DataError(f"{source}: {indexes.EXPECTED}")
     if found := arrays.idx_folder(root, wanted.size is not None, report):
         return found
     if found := arrays.numpy_files(root, wanted.channels):
         return found
+    if tables := indexes.index_files(root):
+        return indexes.index_listing(root, tables)
+    if samples := shards.sample_listing(root):
+        return samples
     if pairs := listings.mask_pairs(root):
         return pairs
     return listings.class_folders(root, strict=strict)
+
+
+def _place(source: str | os.PathLike[str]) -> tuple[Tree, str | None]:
+    """The folder or archive; and the name of a table in it, if that is the source."""
+    path = Path(source).expanduser()
+    with naming(source):
+        table = path.name.lower().endswith(TABLES) and path.is_file()
+    return (_tree(path.parent), path.name) if table else (_tree(source), None)
 
 
 def _tree(source: str | os.PathLike[str]) -> Tree:

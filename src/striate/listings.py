@@ -239,6 +239,27 @@ def listed_classes(root: Tree) -> tuple[str, ...] | None:
     return names
 
 
+def numbered(where: str, labels: Sequence[str], listed: tuple[str, ...] | None) -> tuple[list[int], tuple[str, ...]]:
+    """Texts that say classes as numbers, with the classes' names.
+
+    Whole numbers count the names in ``classes.txt``, if there is one; else they are names, in their own order.
+    Other texts are names, in the order of ``classes.txt`` or the alphabet.
+
+    Raises:
+        DataError: A text is none of the listed names.
+
+    >>> numbered("a", ["dog", "cat"], None), numbered("a", ["10", "9"], None), numbered("a", ["1"], ("cat", "dog"))
+    (([1, 0], ('cat', 'dog')), ([1, 0], ('9', '10')), ([1], ('cat', 'dog')))
+    """
+    whole = all(label.isdecimal() for label in labels)
+    names = listed or tuple(sorted(set(labels), key=int if whole else str))
+    by_number = whole and listed is not None and not set(labels) <= set(listed)
+    order = {str(n) if by_number else name: n for n, name in enumerate(names)}
+    if unknown := set(labels) - set(order):
+        raise DataError(f"{where}: classes.txt has no classes {quoted(unknown)}; it has {', '.join(names)}.")
+    return [order[label] for label in labels], names
+
+
 def settle(listing: Listing, seed: int, validation: float = 0.0) -> Listing:
     """The same listing with every example in a part: what no layout split is split here, by a hash of the names.
 
@@ -257,6 +278,7 @@ def settle(listing: Listing, seed: int, validation: float = 0.0) -> Listing:
             _refuse_single(found)
             found = _hold_out(found, TEST, 1 / 6, f"{seed}/")
     found = _renamed(found, {None: TRAIN})
+    _refuse_unlearned(found)
     if validation and VALIDATION not in {example.part for example in found.examples}:
         found = _hold_out(found, VALIDATION, validation, f"{seed}/validation/")
     return replace(found, examples=tuple(sorted(found.examples, key=lambda e: PARTS.index(e.part or TRAIN))))
@@ -293,6 +315,15 @@ def held_out(names: Mapping[Key, str], labels: Mapping[Key, int], share: float, 
     # The sum is for shares such as 0.29, of which 100 times is a little less than 29.
     counts = {label: max(1, int(len(keys) * share + 1e-9)) for label, keys in groups.items()}
     return [key for label, keys in groups.items() for key in sorted(keys, key=hashed)[: counts[label]]]
+
+
+def _refuse_unlearned(listing: Listing) -> None:
+    held = {part: {e.target for e in listing.part(part) if isinstance(e.target, int)} for part in PARTS}
+    if strange := (held[TEST] | held[VALIDATION]) - held[TRAIN]:
+        names = quoted(listing.classes[label] for label in strange)
+        raise DataError(
+            f"{listing.where}: the classes {names} are not in the training part, so nothing can learn them."
+        )
 
 
 def _refuse_single(listing: Listing) -> None:

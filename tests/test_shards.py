@@ -1,0 +1,130 @@
+"""Shards: samples in tar archives are read in place, as many archives as there are, with parts by their names."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from striate.datasets import load
+from striate.errors import DataError
+from striate.shards import sample_listing
+from striate.storage import tree
+
+from .test_signals import wav
+from .test_storage import write_folder, write_tar
+
+
+def message(work: Callable[[], object]) -> str:
+    with pytest.raises(DataError) as caught:
+        work()
+    return str(caught.value)
+
+
+def png(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (6, 4), value).save(file, "PNG")
+    return file.getvalue()
+
+
+def samples(first: int, count: int, say: Callable[[int], tuple[str, bytes]]) -> dict[str, bytes]:
+    """Pictures of value 10, 11, ... with the file that ``say`` puts beside each."""
+    found: dict[str, bytes] = {}
+    for number in range(first, first + count):
+        ending, content = say(number)
+        found |= {f"{number:04}.png": png(10 + number), f"{number:04}.{ending}": content}
+    return found
+
+
+SAYING: list[tuple[Callable[[int], tuple[str, bytes]], tuple[str, ...]]] = [
+    (lambda n: ("cls", b"%d\n" % (n % 2)), ("0", "1")),
+    (lambda n: ("cls", b"cat" if n % 2 == 0 else b"dog"), ("cat", "dog")),
+    (lambda n: ("txt", b"cat" if n % 2 == 0 else b"dog"), ("cat", "dog")),
+    (lambda n: ("json", json.dumps({"label": n % 2, "by": "me"}).encode()), ("0", "1")),
+]
+
+
+@pytest.mark.parametrize(("say", "classes"), SAYING)
+@pytest.mark.parametrize("stream", [False, True])
+def test_samples_come_back_from_shards(
+    tmp_path: Path, say: Callable[[int], tuple[str, bytes]], classes: tuple[str, ...], stream: bool
+) -> None:
+    root = tmp_path / "pets"
+    root.mkdir()
+    for shard, first in enumerate((0, 4)):
+        write_tar(root / f"pets-train-{shard:03}.tar", samples(first, 4, say))
+    write_tar(root / "pets-val-000.tar", samples(8, 2, say))
+    write_tar(root / "pets-test-000.tar", samples(10, 2, say))
+    data = load(root, stream=stream)
+    assert (data.name, data.classes) == ("pets", classes)
+    found = {part: split.take(range(len(split))) for part, split in data.parts.items()}
+    assert {part: (x[:, 0, 0, 0] - 10).tolist() for part, (x, _) in found.items()} == {
+        "train": list(range(8)),
+        "validation": [8, 9],
+        "test": [10, 11],
+    }
+    assert all(torch.equal(y, (x[:, 0, 0, 0] % 2).long()) for x, y in found.values())
+    assert sorted(path.name for path in root.iterdir()) == [f"pets-{n}.tar" for n in (
+        "test-000", "train-000", "train-001", "val-000")]  # fmt: skip
+    few = load(f"{root}/pets-train-{{000..001}}.tar")
+    assert (len(few.train), len(few.test)) == (6, 2)
+
+
+def test_classes_may_be_named_beside_the_shards(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-0.tar", samples(0, 12, SAYING[0][0]))
+    (tmp_path / "classes.txt").write_text("cat\ndog\nemu\n")
+    assert load(tmp_path).classes == ("cat", "dog", "emu")
+
+
+@pytest.mark.parametrize("ending", ["seg.png", "mask.png"])
+def test_masks_lie_beside_their_pictures(tmp_path: Path, ending: str) -> None:
+    path = write_tar(tmp_path / "a.tar", samples(0, 6, lambda n: (ending, png(n % 3))))
+    data = load(path)
+    assert (data.task, data.classes, len(data.train)) == ("masks", ("0", "1", "2"), 5)
+    inputs, masks = data.train.take(range(5))
+    assert torch.equal(masks[:, 0, 0], (inputs[:, 0, 0, 0] - 10) % 3)
+
+
+def test_sound_and_unpacked_samples(tmp_path: Path) -> None:
+    files = {f"{n}.{end}": c for n in range(4) for end, c in (("wav", wav(bytes(8))), ("cls", b"%d" % (n % 2)))}
+    data = load(write_folder(tmp_path / "a", files))
+    assert (data.shape, data.classes, len(data.train)) == ((1, 4), ("0", "1"), 2)
+
+
+def test_incomplete_samples_are_named(tmp_path: Path) -> None:
+    files = {"1.png": png(1), "1.cls": b"0", "2.png": png(2), "3.png": png(3), "3.left.png": png(3), "3.cls": b"1"}
+    path = write_tar(tmp_path / "a.tar", {**files, "readme.md": b"", "4.cls": b"1"})
+    found = sample_listing(tree(path))
+    assert found is not None
+    assert found.missing == (
+        f"{path}: 2.png: there is no .cls or .txt or .json beside it.",
+        f"{path}: 3.left.png: the sample has 2 inputs, .left.png, .png.",
+    )
+    assert len(found.examples) == 1
+
+
+BAD: list[tuple[str, bytes, str]] = [
+    ("json", b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)."),
+    ("json", b'{"name": 1}', "it has none of label, class, cls, target."),
+    ("json", b"7", "argument of type 'int' is not iterable."),
+    ("cls", b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte."),
+    ("cls", b" \n", "expected one line of text, got b' \\n'."),
+    ("txt", b"a\nb", "expected one line of text, got b'a\\nb'."),
+]
+
+
+@pytest.mark.parametrize(("ending", "content", "text"), BAD)
+def test_message_for_a_sample_that_says_no_class(tmp_path: Path, ending: str, content: bytes, text: str) -> None:
+    path = write_tar(tmp_path / "a.tar", {"1.png": png(1), f"1.{ending}": content})
+    assert message(lambda: load(path)) == f"{path}: 1.{ending}: it says no class: {text}"
+
+
+@pytest.mark.parametrize("files", [{"cat/1.png": b"", "dog/1.png": b""}, {"cat/1.txt": b""}, {"1.md": b""}])
+def test_other_archives_hold_no_samples(tmp_path: Path, files: dict[str, Any]) -> None:
+    assert sample_listing(tree(write_tar(tmp_path / "a.tar", files))) is None
