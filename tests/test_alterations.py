@@ -83,6 +83,15 @@ def test_layouts_agree_and_stay_but_for_crops(step: Step, shape: tuple[int, ...]
 
 
 @every_step
+def test_every_tensor_of_a_step_is_on_the_device_of_the_batch(step: Step) -> None:
+    """The device "meta" has no numbers; a tensor left on the CPU would fail beside it, as beside a GPU's."""
+    x, targets = (one.to("meta") for one in prepared(step, (3, 8, 10)))
+    inputs, labels = step(x, targets, Chance(0, 0, INDICES.to("meta")))
+    assert inputs.device.type == labels.device.type == "meta"
+    assert inputs.shape == x.shape
+
+
+@every_step
 def test_an_epoch_changes_what_happens(step: Step) -> None:
     x, targets = prepared(step, (3, 8, 10))
     first, second = (step(x, targets, Chance(0, epoch, INDICES))[0] for epoch in (0, 1))
