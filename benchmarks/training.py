@@ -63,11 +63,12 @@ def plain(
 
 def contenders(data: datasets.Dataset, *, compiled: bool) -> dict[str, Epoch]:
     """Name -> a function that trains one epoch."""
-    normalisation = Normalisation.of(data.train.inputs)
-    x, y = normalisation(data.train.inputs), data.train.targets
+    normalisation = Normalisation.of(data.train)
+    inputs, y = data.train.take(range(len(data.train)))
+    x = normalisation(inputs)
     options = Options(batch_size=BATCH, schedule="constant", learning_rate=1e-3, epochs=10**6)
     alone = datasets.Dataset(
-        data.name, data.classes, data.train, datasets.Split(data.test.inputs[:1], data.test.targets[:1])
+        data.name, data.classes, data.train, datasets.Split(*data.test.take([0]))
     )
     trainer = Trainer(Network(zoo.architecture("lenet5")), alone, normalisation, options, [])
     found: dict[str, Epoch] = {

@@ -15,10 +15,11 @@ from striate import checkpoint as checkpoints
 from striate.checkpoint import Checkpoint, Training
 from striate.datasets import Normalisation
 from striate.errors import CheckpointError
+from striate.readers import Reader
 
 TEXT = "INPUT 1x8x8 -> CONV 3x3x2 -> RELU -> FC 3"
 TRAINING = Training(
-    options={"epochs": 3}, data="somewhere", pictures=7, digest="0", history=[{"epoch": 1, "loss": 0.5}]
+    options={"epochs": 3}, data="somewhere", examples=7, digest="0", history=[{"epoch": 1, "loss": 0.5}]
 )
 
 
@@ -28,7 +29,15 @@ def written(tmp_path: Path) -> Path:
     network = striate.network(TEXT)
     state = {"0/step": torch.ones(())}
     normalisation = Normalisation((0.25,), (0.5,))
-    content = Checkpoint(TEXT, ("a", "b", "ü<"), normalisation, network.state_dict(), state, TRAINING)
+    content = Checkpoint(
+        notation=TEXT,
+        classes=("a", "b", "ü<"),
+        normalisation=normalisation,
+        weights=network.state_dict(),
+        reader=Reader("picture", (1, 8, 8)),
+        optimizer=state,
+        training=TRAINING,
+    )
     checkpoints.save(tmp_path / checkpoints.FILE, content)
     return tmp_path / checkpoints.FILE
 
@@ -86,7 +95,7 @@ def test_foreign_weights(tmp_path: Path) -> None:
         checkpoints.load(path)
     assert str(caught.value) == (
         f"{path}: holds weights, but not the network, classes and normalisation that a Striate checkpoint holds "
-        "(its format is None, expected 'striate checkpoint 1')."
+        "(its format is None, expected 'striate checkpoint 2')."
     )
 
 
@@ -96,6 +105,9 @@ HEADER = {
     "classes": '["a", "b", "c"]',
     "mean": "[0.5]",
     "std": "[0.5]",
+    "task": "classes",
+    "dtype": "uint8",
+    "reader": "null",
     "training": "null",
 }
 DAMAGE: list[dict[str, Any]] = [
@@ -107,14 +119,18 @@ DAMAGE: list[dict[str, Any]] = [
     {"classes": '["a", "b", "b"]'},
     {"classes": '{"a": 1, "b": 2, "c": 3}'},
     {"notation": "INPUT 1x8x8 -> CONV 9x9x3 padding=0 -> FC 3"},
-    {"training": '{"options": {"loss": "zzz"}, "data": null, "pictures": 1, "digest": "", "history": []}'},
+    {"training": '{"options": {"loss": "zzz"}, "data": null, "examples": 1, "digest": "", "history": []}'},
     {"mean": '["x"]'},
     {"mean": "[0.5, 0.5]"},
     {"std": "[0.0]"},
     {"training": '{"options": 3}'},
-    {"training": '{"options": {}, "data": 7, "pictures": 1, "digest": "", "history": []}'},
-    {"training": '{"options": {}, "data": null, "pictures": 1, "digest": "", "history": [["a"]]}'},
+    {"training": '{"options": {}, "data": 7, "examples": 1, "digest": "", "history": []}'},
+    {"training": '{"options": {}, "data": null, "examples": 1, "digest": "", "history": [["a"]]}'},
     {"classes": None},
+    {"task": "boxes"},
+    {"dtype": "int8"},
+    {"reader": '{"kind": "picture"}'},
+    {"reader": '{"kind": "smell", "shape": [1, 8, 8], "rate": null, "dtype": "uint8"}'},
 ]
 
 

@@ -185,9 +185,9 @@ def test_the_whole_way(striate_: Any, bars_folder: Path, tmp_path: Path) -> None
     code, out, _ = striate_("evaluate", str(out_folder), "--json")
     found = json.loads(out)
     assert (code, found["accuracy"], found["loss"]) == (0, trained["accuracy"], trained["loss"])
-    assert (found["pictures"], sum(map(sum, found["confusion"]))) == (60, 60)
+    assert (found["examples"], sum(map(sum, found["confusion"]))) == (60, 60)
     code, out, _ = striate_("evaluate", str(out_folder))
-    assert out.startswith(f"Accuracy {100 * trained['accuracy']:.2f} % of 60 pictures, loss {trained['loss']:.4f}\n")
+    assert out.startswith(f"Accuracy {100 * trained['accuracy']:.2f} % of 60 examples, loss {trained['loss']:.4f}, ")
 
     picture = bars_folder / "test" / "crossed" / "002.png"
     code, out, _ = striate_("predict", str(out_folder), str(picture), "--top", "1")
@@ -210,7 +210,7 @@ def test_train_prints_a_line_for_each_epoch_and_where_things_are(
     assert out.splitlines()[1:] == [
         f"Report:     {tmp_path / 'run' / 'report.html'}",
         f"Checkpoint: {tmp_path / 'run' / 'checkpoint.safetensors'}",
-        f"Predict:    striate predict {tmp_path / 'run'} PICTURE...",
+        f"Predict:    striate predict {tmp_path / 'run'} FILE...",
     ]
 
 
@@ -233,6 +233,10 @@ NO_DATA = (
     "or striate.train('lenet5', 'fashion-mnist-mini').\n"
 )
 NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
+MANY_EPOCHS = (
+    "Error: training cannot use\n"
+    "  epochs='many': input should be a valid integer, unable to parse string as an integer.\n"
+)
 FAILURES: list[tuple[list[str], int, str]] = [
     (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
     (["train", "INPUT -> [FC]*N", "N=1,2"], 2, "Error: N has several values; train takes one.\n"),
@@ -304,6 +308,7 @@ FAILURES: list[tuple[list[str], int, str]] = [
     (["show", "nowhere", "--only", "curve"], 2, NO_SUCH_PICTURE),
     (["train", "lenet5"], 2, NO_DATA),
     (["train", "lenet5", "--data", "fashion-mnist-mini", "--epochs", "0"], 2, NO_EPOCHS),
+    (["train", "lenet5", "--data", "fashion-mnist-mini", "--epochs", "many"], 2, MANY_EPOCHS),
 ]
 
 
@@ -312,7 +317,7 @@ def test_a_mistake_is_one_paragraph_and_an_exit_code(striate_: Any, words: list[
     assert striate_(*words) == (code, "", message)
 
 
-@pytest.mark.parametrize("words", [["describe"], ["train", "--epoch", "3"], ["fly"], ["train", "--epochs", "many"]])
+@pytest.mark.parametrize("words", [["describe"], ["train", "--epoch", "3"], ["fly"], ["train", "--top", "3"]])
 def test_wrong_usage_is_exit_code_2(striate_: Any, words: list[str]) -> None:
     code, out, err = striate_(*words)
     assert (code, out) == (2, "")
@@ -325,7 +330,7 @@ def test_ctrl_c_is_exit_code_1_without_a_traceback(
 ) -> None:
     from striate import training
 
-    def press(self: Any, tick: Any) -> Any:
+    def press(self: Any, tick: Any, pause: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training.Trainer, "epoch", press)
@@ -347,7 +352,7 @@ def test_the_installed_command_runs() -> None:
 
 def test_help_needs_no_torch() -> None:
     program = "import sys; sys.argv = ['striate', '--help']\nfrom striate import cli\ntry:\n    cli.main()\nfinally:\n"
-    program += "    print({'torch', 'numpy', 'matplotlib', 'pydantic', 'lark'} & set(sys.modules))"
+    program += "    print({'torch', 'numpy', 'matplotlib', 'lark'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "set()"
 

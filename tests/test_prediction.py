@@ -11,7 +11,8 @@ import torch
 import striate
 from striate.datasets import Split
 from striate.errors import CheckpointError, DataError, OptionError
-from striate.prediction import LOSSES, Classifier, svm_loss
+from striate.losses import Loss
+from striate.prediction import Classifier
 
 
 def test_pictures_are_recognised_from_files_folders_and_tensors(bars_run: Any, bars_folder: Path, bars: Any) -> None:
@@ -65,13 +66,13 @@ def test_evaluate_repeats_the_figures_of_the_run(bars_run: Any, bars_folder: Pat
 def test_messages(bars_run: Any, bars_folder: Path, bars: Any, tmp_path: Path) -> None:
     with pytest.raises(OptionError) as option:
         striate.evaluate(bars_run.folder, split="tset")
-    assert str(option.value) == "split='tset' is not one of test, train, all."
+    assert str(option.value) == "split='tset' is not one of test, validation, train, all."
     with pytest.raises(DataError) as data:
         striate.predict(bars_run.folder, tmp_path)
-    assert str(data.value).startswith(f"{tmp_path}: there is no picture in this folder (.bmp, ")
+    assert str(data.value).startswith(f"{tmp_path}: there is no picture in it (.bmp, ")
     with pytest.raises(DataError) as data:
         striate.predict(bars_run.folder, [])
-    assert str(data.value) == "no picture was given; name a file or a folder."
+    assert str(data.value) == "nothing to predict was given; name a file or a folder."
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(DataError) as data:
         striate.predict(bars_run.folder, tmp_path / "broken.png")
@@ -91,7 +92,7 @@ def test_a_data_set_in_memory_of_another_shape(bars_run: Any, bars: Any) -> None
     wide = Split(bars.test.inputs.repeat(1, 1, 1, 2), bars.test.targets)
     with pytest.raises(DataError) as caught:
         striate.evaluate(bars_run.folder, striate.Dataset("wide", ("crossed", "lying", "standing"), wide, wide))
-    assert str(caught.value) == "wide: its pictures are (1, 8, 16), the network takes (1, 8, 8)."
+    assert str(caught.value) == "wide: its examples are (1, 8, 16), the network takes (1, 8, 8)."
 
 
 def test_hinge_loss_is_its_definition() -> None:
@@ -103,13 +104,13 @@ def test_hinge_loss_is_its_definition() -> None:
         for s, y in zip(scores, labels.tolist(), strict=True)
     ]
     assert by_hand == pytest.approx([2.9, 0.0, 12.9])
-    assert svm_loss(scores, labels).item() == pytest.approx(sum(by_hand) / 3)
+    assert Loss("svm")(scores, labels).item() == pytest.approx(sum(by_hand) / 3)
 
 
 def test_softmax_loss_is_its_definition() -> None:
     scores = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64)
     expected = -torch.log(scores.exp()[0, 2] / scores.exp().sum())
-    torch.testing.assert_close(LOSSES["softmax"](scores, torch.tensor([2])), expected)
+    torch.testing.assert_close(Loss("softmax")(scores, torch.tensor([2])), expected)
 
 
 def test_large_sets_are_scored_in_chunks_with_the_same_result(bars_run: Any, bars: Any) -> None:

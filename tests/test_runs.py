@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,15 +18,20 @@ import torch
 from safetensors.torch import load_file
 
 import striate
+from striate import checkpoint as checkpoints
 from striate import files
 from striate.errors import CheckpointError, DataError, OptionError, OutputError
+
+from . import killed_run
 
 TEXT = "INPUT -> CONV 3x3x4 -> RELU -> DROPOUT 0.2 -> POOL -> FC"
 
 
 def test_a_run_is_a_folder_with_checkpoint_figures_and_report(bars_run: Any) -> None:
     assert sorted(path.name for path in bars_run.folder.iterdir()) == [
+        "best.safetensors",
         "checkpoint.safetensors",
+        "config.toml",
         "metrics.jsonl",
         "report.html",
     ]
@@ -67,13 +73,12 @@ def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_one(bars: Any, tm
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
-    plain = [{k: v for k, v in figures.items() if k != "seconds"} for figures in whole.history]
-    assert plain == [{k: v for k, v in figures.items() if k != "seconds"} for figures in resumed.history]
+    assert without_seconds(whole.history) == without_seconds(resumed.history)
 
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(bars: Any, tmp_path: Path) -> None:
     def press(done: int, total: int, what: str) -> None:
-        if what == "epoch 2 of 3":
+        if what.startswith("epoch 2 of 3"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -106,26 +111,56 @@ def test_a_full_disk_in_the_middle_keeps_the_last_checkpoint(
     assert len(striate.train(resume=tmp_path / "run", data=bars).history) == 3
 
 
-def test_a_killed_run_can_be_resumed(bars_folder: Path, tmp_path: Path) -> None:
-    """SIGKILL while epochs are running; what is on disk goes on to the same end."""
-    options: dict[str, Any] = {"epochs": 6, "batch_size": 4, "seed": 1}
-    program = (
-        f"import striate; striate.train({TEXT!r}, {str(bars_folder)!r}, out={str(tmp_path / 'run')!r}, **{options})"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program])
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = len(metrics.read_text().splitlines())
-    assert 1 <= done < 6
-    resumed = striate.train(resume=tmp_path / "run")
-    assert [figures["epoch"] for figures in resumed.history] == list(range(1, 7))
-    whole = striate.train(TEXT, bars_folder, out=tmp_path / "whole", **options)
-    for name, tensor in tensors(whole.folder).items():
-        assert torch.equal(tensor, tensors(resumed.folder)[name]), name
+KILLS = 20
+
+
+def test_a_run_killed_at_random_moments_comes_to_the_same_end(bars_folder: Path, tmp_path: Path) -> None:
+    """SIGKILL again and again, within epochs and between them; what is on disk always goes on to the same end."""
+    folder, draw, seen = tmp_path / "run", random.Random(0), []
+    command = [sys.executable, str(Path(killed_run.__file__)), str(bars_folder), str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
+        for _ in range(KILLS):
+            child, before, deadline = ask(server), stamp(folder), time.monotonic() + 120
+            while time.monotonic() < deadline and stamp(folder) == before:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.06))
+            os.kill(child, signal.SIGKILL)
+            assert int(answer(server)) == -signal.SIGKILL, "the run was over before it could be killed"
+            training = checkpoints.load(folder).training
+            assert training is not None
+            seen.append((len(training.history), training.sums.step))
+        server.stdin.close()  # type: ignore[union-attr]
+    assert seen == sorted(seen)
+    assert len({epochs for epochs, _ in seen}) >= 2, "kills came in several epochs"
+    assert len({step for _, step in seen}) >= 5, "kills came at many steps"
+    resumed = killed_run.go(str(bars_folder), folder)
+    whole = killed_run.go(str(bars_folder), tmp_path / "whole")
+    first, second = tensors(whole.folder), tensors(folder)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in whole.folder.iterdir())
+
+
+def ask(server: Any) -> int:
+    """Begin a process; its number."""
+    server.stdin.write("\n")
+    return int(answer(server))
+
+
+def answer(server: Any) -> str:
+    return cast("str", server.stdout.readline())
+
+
+def stamp(folder: Path) -> int:
+    """When the checkpoint was last written."""
+    path = folder / checkpoints.FILE
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def without_seconds(history: Any) -> list[dict[str, float]]:
+    return [{name: value for name, value in figures.items() if name != "seconds"} for figures in history]
 
 
 def test_a_finished_run_is_reported_again(bars: Any, tmp_path: Path) -> None:
@@ -171,7 +206,7 @@ def test_resume_refuses_what_would_not_be_the_same_run(bars: Any, bars_folder: P
     with pytest.raises(CheckpointError) as error:
         striate.train(resume=folder, data=fewer)
     assert str(error.value) == (
-        f"{folder}: was trained on 180 pictures, fewer has 60 now; a run can only go on with the same data."
+        f"{folder}: was trained on 180 examples, fewer has 60 now; a run can only go on with the same data."
     )
     with pytest.raises(CheckpointError) as error:
         striate.train(resume=folder / "checkpoint.safetensors", data=bars)
@@ -198,7 +233,7 @@ def test_what_cannot_be_trained_is_said_before_training(bars: Any, bars_folder: 
         (
             {"network": "INPUT 3x100 -> FC", "data": bars_folder},
             OptionError,
-            "INPUT (3, 100) is not a picture (C, H, W); pictures are what can be trained on.",
+            "size must be two whole numbers (height, width), each at least 1, got size=(100,).",
         ),
         (
             {"network": "INPUT 1x8x8 -> FC", "data": bars_folder, "size": (9, 9)},
@@ -261,7 +296,7 @@ def test_other_pictures_of_the_same_number_are_not_the_same_data(bars: Any, tmp_
     with pytest.raises(CheckpointError) as caught:
         striate.train(resume=tmp_path / "run", data=other)
     assert str(caught.value) == (
-        f"{tmp_path / 'run'}: the pictures or labels of inverted have changed since it was trained; "
+        f"{tmp_path / 'run'}: the examples or targets of inverted have changed since it was trained; "
         "a run can only go on with the same data."
     )
 

@@ -81,12 +81,12 @@ def test_the_report_tells_how_to_train_the_same_bits_again(bars_run: Any, tmp_pa
 
     from typer.testing import CliRunner
 
-    from striate import cli
+    from striate import commands
 
     page = html.unescape(bars_run.report.read_text())
     (line,) = re.findall(r"striate train '.*", page)
     words = shlex.split(line.split("<")[0])
-    done = CliRunner().invoke(cli.app, [*words[1:], "--out", str(tmp_path / "again")])
+    done = CliRunner().invoke(commands.app, [*words[1:], "--out", str(tmp_path / "again")])
     assert done.exit_code == 0, done.output
     first, second = load_file(bars_run.checkpoint), load_file(tmp_path / "again" / "checkpoint.safetensors")
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

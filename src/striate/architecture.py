@@ -157,8 +157,15 @@ class Architecture:
                 )
         return replace(self, nodes=tuple(self._fill(node, values) for node in self.nodes))
 
-    def adapted(self, input_shape: Shape | None = None, classes: int | None = None) -> Architecture:
+    def adapted(
+        self, input_shape: Shape | None = None, classes: int | None = None, *, maps: bool = False
+    ) -> Architecture:
         """The same network for examples of another shape or another number of classes; None leaves them as they are.
+
+        Args:
+            input_shape: ``(C, *spatial)``.
+            classes: Scores at the end.
+            maps: The scores are maps: their number is that of the filters of the last convolution.
 
         Raises:
             OptionError: A value is no whole number of at least 1.
@@ -168,16 +175,32 @@ class Architecture:
             first = self.nodes[0]
             changed[first.name] = replace(first, operation=Input(_variable_value("input", input_shape)))
         if classes is not None:
-            for last in filter(None, map(self._classifier, self.results)):
+            for last in filter(None, (self._classifier(output, maps) for output in self.results)):
                 field = "filters" if isinstance(last.operation, Conv) else "features"
                 number = _variable_value("classes", classes)
                 changed[last.name] = replace(last, operation=replace(last.operation, **{field: number}))
         return replace(self, nodes=tuple(changed.get(node.name, node) for node in self.nodes))
 
-    def _classifier(self, output: str) -> Node | None:
-        """The layer that gives the scores: fully connected, or a convolution whose map is pooled to one position."""
+    @property
+    def ends_open(self) -> bool:
+        """Whether the network ends in a convolution whose filters are open, as for maps of classes."""
+        return getattr(self.nodes[-1].operation, "filters", 0) is None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the layers that give the scores, of the output and of auxiliary ones."""
+        found = (self._classifier(output) or self._classifier(output, True) for output in self.results)
+        return tuple(node.name for node in found if node is not None)
+
+    def _classifier(self, output: str, maps: bool = False) -> Node | None:
+        """The layer that gives the scores: fully connected, or a convolution whose map is pooled to one position.
+
+        Args:
+            output: The node that it leads to.
+            maps: Scores are maps, which need no pooling.
+        """
         nodes = {node.name: node for node in self.nodes}
-        node, pooled = nodes[output], False
+        node, pooled = nodes[output], maps
         while not isinstance(node.operation, FC | RBF) and not (pooled and isinstance(node.operation, Conv)):
             passes = isinstance(node.operation, Activation | Adaptive | BatchNorm | Dropout | Flatten)
             if not passes or len(node.inputs) != 1:

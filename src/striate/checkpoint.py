@@ -16,15 +16,41 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from . import files, notation
-from .analysis import analyse
 from .datasets import Normalisation
 from .errors import CheckpointError, StriateError
 from .networks import Network, network
 from .options import options_of
+from .readers import TYPES, Reader
 
-FORMAT = "striate checkpoint 1"
+FORMAT = "striate checkpoint 2"
 FILE = "checkpoint.safetensors"
-OPTIMIZER = "optimizer/"
+BEST = "best.safetensors"
+OPTIMIZER, RAW = "optimizer/", "raw/"
+TASKS = ("classes", "masks")
+
+
+@dataclass
+class Sums:
+    """What an epoch adds up, so that it can be left in the middle and gone on with.
+
+    Args:
+        step: Steps of the epoch that are done.
+        totals: Of each term of the loss.
+        counts: What these are divided by.
+        right: Examples or pixels that were recognised, and how many there were.
+        seconds: Spent.
+    """
+
+    step: int = 0
+    totals: list[float] = field(default_factory=list)
+    counts: list[float] = field(default_factory=list)
+    right: tuple[float, float] = (0.0, 0.0)
+    seconds: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """The mean so far."""
+        return sum(total / count if count else 0.0 for total, count in zip(self.totals, self.counts, strict=True))
 
 
 class Training(BaseModel):
@@ -33,18 +59,22 @@ class Training(BaseModel):
     Args:
         options: Those of :class:`striate.options.Options`.
         data: The data set's name or folder; None if it was in memory.
-        pictures: How many it was trained on.
-        digest: Of these pictures and their labels, so that a run goes on with the same ones only.
+        examples: How many it was trained on.
+        digest: Of these examples and their targets, so that a run goes on with the same ones only.
         history: Figures of each finished epoch.
+        sums: Of the epoch that was begun.
+        updates: How often the moving average of the weights was updated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     options: dict[str, Any]
     data: str | None
-    pictures: int
+    examples: int
     digest: str
     history: list[dict[str, float]]
+    sums: Sums = Sums()
+    updates: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +86,11 @@ class Checkpoint:
         classes: Names, in the order of the outputs.
         normalisation: What the pictures went through before the first layer.
         weights: The network's state dict.
+        reader: How a file becomes an input; None if it was trained on arrays that no file gives.
+        dtype: Of the inputs before normalisation: "uint8", "int16" or "float32".
+        task: "classes" or "masks".
         optimizer: State tensors of the optimiser, named ``parameter number/state name``.
+        raw: The weights themselves, where ``weights`` are their moving average.
         training: How it was trained so far, if it is known.
     """
 
@@ -64,7 +98,11 @@ class Checkpoint:
     classes: tuple[str, ...]
     normalisation: Normalisation
     weights: Mapping[str, Tensor]
+    reader: Reader | None = None
+    dtype: str = "uint8"
+    task: str = "classes"
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    raw: Mapping[str, Tensor] = field(default_factory=dict)
     training: Training | None = None
 
     def network(self) -> Network:
@@ -114,12 +152,19 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """
     from safetensors.torch import save as serialise
 
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.weights.items()}
-    tensors |= {OPTIMIZER + name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.optimizer.items()}
+    groups = {"": checkpoint.weights, OPTIMIZER: checkpoint.optimizer, RAW: checkpoint.raw}
+    tensors = {
+        group + name: tensor.detach().contiguous().cpu()
+        for group, entries in groups.items()
+        for name, tensor in entries.items()
+    }
     header = {
         "format": FORMAT,
         "notation": checkpoint.notation,
         "classes": json.dumps(checkpoint.classes),
+        "task": checkpoint.task,
+        "reader": json.dumps(None if checkpoint.reader is None else checkpoint.reader.to_dict()),
+        "dtype": checkpoint.dtype,
         "mean": json.dumps(checkpoint.normalisation.mean),
         "std": json.dumps(checkpoint.normalisation.std),
         "training": "null" if checkpoint.training is None else checkpoint.training.model_dump_json(),
@@ -161,26 +206,40 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def _read(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
-    outputs = analyse(notation.parse(header["notation"])).rows[-1].output_shape
+    paper = notation.parse(header["notation"])
+    outputs = paper.shapes()[paper.results[0]]
     training = None if header["training"] == "null" else Training.model_validate_json(header["training"])
     if training is not None:
         options_of(training.options)
+    if header["task"] not in TASKS:
+        raise CheckpointError(f"its task is {header['task']!r}, expected {' or '.join(TASKS)}.")
+    if header["dtype"] not in TYPES:
+        raise CheckpointError(f"its inputs are {header['dtype']!r}, expected one of {', '.join(TYPES)}.")
+    described = json.loads(header["reader"])
     return Checkpoint(
         notation=header["notation"],
-        classes=_names(json.loads(header["classes"]), outputs),
+        classes=_names(json.loads(header["classes"]), outputs, header["task"]),
         normalisation=Normalisation(tuple(json.loads(header["mean"])), tuple(json.loads(header["std"]))),
-        weights={name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMIZER)},
-        optimizer={
-            name.removeprefix(OPTIMIZER): tensor for name, tensor in tensors.items() if name.startswith(OPTIMIZER)
-        },
+        weights={name: tensor for name, tensor in tensors.items() if not name.startswith((OPTIMIZER, RAW))},
+        reader=None if described is None else Reader.from_dict(described),
+        dtype=header["dtype"],
+        task=header["task"],
+        optimizer=_below(OPTIMIZER, tensors),
+        raw=_below(RAW, tensors),
         training=training,
     )
 
 
-def _names(values: Any, outputs: tuple[int, ...]) -> tuple[str, ...]:
-    """The class names: one text for each output, all different."""
+def _below(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a group, by their own names."""
+    return {name.removeprefix(group): tensor for name, tensor in tensors.items() if name.startswith(group)}
+
+
+def _names(values: Any, outputs: tuple[int, ...], task: str) -> tuple[str, ...]:
+    """The class names: one text for each output, or map of outputs, all different."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise CheckpointError(f"class names must be a list of texts, got {values!r:.200}.")
-    if len(set(values)) < len(values) or outputs != (len(values),):
+    scores = outputs[:1] if task == "masks" else outputs
+    if len(set(values)) < len(values) or scores != (len(values),):
         raise CheckpointError(f"{len(set(values))} different class names do not fit the network's output {outputs}.")
     return tuple(values)

@@ -3,57 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import wraps
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .errors import AlgorithmError, GeometryError, NotationError, OptionError, StriateError, UnknownNameError
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Convolutional networks: describe them before they run, train, evaluate, predict, look inside.",
-    epilog="First steps: striate describe lenet5, then striate train lenet5 --data fashion-mnist-mini",
-)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Network = Annotated[str, typer.Argument(help="A network text, the name of a zoo network, or a file with a text.")]
-Run = Annotated[str, typer.Argument(help="A run's folder, or its checkpoint file.")]
-
-
-WRONG_USAGE = (OptionError, UnknownNameError, NotationError)
-
-
-def verb(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function a verb of the command line.
-
-    Its help ends in the example. A user's mistake becomes one paragraph and an exit code, 1 if the work failed and 2 if
-    the command was wrong; so does Ctrl-C.
-    """
-
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        @wraps(function)
-        def run(*arguments: Any, **options: Any) -> None:
-            try:
-                function(*arguments, **options)
-            except StriateError as error:
-                typer.echo(f"Error: {error}", err=True)
-                raise typer.Exit(2 if isinstance(error, WRONG_USAGE) else 1) from None
-            except KeyboardInterrupt as stop:
-                typer.echo(str(stop) or "Stopped.", err=True)
-                raise typer.Exit(1) from None
-
-        return app.command(epilog=f"Example: {example}")(run)
-
-    return decorate
+from . import data_verbs  # noqa: F401  (its verbs join these)
+from .commands import AsJson, app, numbers, one_network, progress_bar, show_values, verb, with_values
+from .errors import AlgorithmError, GeometryError, OptionError
 
 
 @verb('striate describe "INPUT 3x32x32 -> [CONV3-16 -> RELU -> POOL]*N -> FC 10" N=1..3')
@@ -84,10 +43,10 @@ def describe(
     from .comparison import compare, sweep
     from .inspection import describe as table
 
-    sources, values = _with_values(networks)
+    sources, values = with_values(networks)
     if not sources:
         raise OptionError("describe needs a network: a text, a zoo name or a file.")
-    size = _numbers("--input", input, "3x224x224")
+    size = numbers("--input", input, "3x224x224")
     values |= _options(values, filters=filters, hidden=hidden, classes=classes)
     found: Any
     if len(sources) == 1 and all(len(choices) == 1 for choices in values.values()):
@@ -109,7 +68,7 @@ def describe(
     if picture:
         _draw(found, picture, sources[0])
     one = len(sources) == 1 and hasattr(found, "rows")
-    _show(found.to_dict(), found.text(wide=wide) if one else str(found), as_json)
+    show_values(found.to_dict(), found.text(wide=wide) if one else str(found), as_json)
 
 
 @verb("striate check resnet50 --object-size 64")
@@ -132,18 +91,18 @@ def check(
     from . import findings, lint
     from .inspection import check as look
 
-    bound = _one_network("check", network, values)
+    bound = one_network("check", network, values)
     bound |= _options(bound, filters=filters, hidden=hidden, classes=classes)
-    seen = _numbers("--object-size", object_size, "64 or 64x48", 1)
+    seen = numbers("--object-size", object_size, "64 or 64x48", 1)
     found = look(
         network,
-        _numbers("--input", input, "3x224x224"),
+        numbers("--input", input, "3x224x224"),
         object_size=seen[0] if seen is not None and len(seen) == 1 else seen,
         **{name: choices[0] for name, choices in bound.items()},
     )
     path = lint.path_of(network)
     values_shown = findings.sarif(found, path, version("striate")) if sarif else [one.to_dict() for one in found]
-    _show(values_shown, findings.text(found, path), as_json or sarif)
+    show_values(values_shown, findings.text(found, path), as_json or sarif)
     raise typer.Exit(findings.exit_code(found))
 
 
@@ -169,44 +128,6 @@ def _draw(found: Any, picture: str, title: str) -> None:
         raise OptionError(f"--picture {picture}: expected a name that ends in .png or .svg.")
     figure = diagrams.network(found, title if len(title) <= 40 else "")
     files.write(path, to_png(figure) if path.suffix.lower() == ".png" else to_svg(figure).encode())
-
-
-def _with_values(words: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
-    """Networks, and the values of names: ``N=2``, ``N=1..3``, ``N=1,2,4``, ``POOL=yes,no``."""
-    from .comparison import MOST_NETWORKS
-
-    sources: list[str] = []
-    values: dict[str, list[Any]] = {}
-    for word in words:
-        name, equals, written = word.partition("=")
-        if not equals or not name.isidentifier():
-            sources.append(word)
-            continue
-        first, dots, last = written.partition("..")
-        if dots and first.isdecimal() and last.isdecimal() and len(first + last) < 20:
-            numbers = range(int(first), int(last) + 1)
-            if len(numbers) > MOST_NETWORKS:
-                raise OptionError(f"{word}: these are {len(numbers):,} values; at most {MOST_NETWORKS:,} are compared.")
-            choices: list[Any] = list(map(str, numbers))
-        else:
-            choices = [choice for choice in written.split(",") if choice]
-        if not choices or name in values:
-            raise OptionError(f"{word}: expected {name}=2, {name}=1..3 or {name}=1,2,4, and each name once.")
-        if name == "input":
-            values[name] = [_numbers("input", choice, "3x224x224") for choice in choices]
-            continue
-        values[name] = [int(choice) if choice.isdecimal() and len(choice) < 10 else choice for choice in choices]
-    return sources, values
-
-
-def _one_network(verb: str, network: str, words: list[str] | None) -> dict[str, list[Any]]:
-    """The values of names for a verb that takes one network and one value for each name."""
-    sources, values = _with_values([network, *(words or [])])
-    if sources != [network]:
-        raise OptionError(f"{verb} takes one network, then NAME=VALUE; got {' '.join(map(repr, sources)) or network}.")
-    if many := next((name for name, choices in values.items() if len(choices) > 1), None):
-        raise OptionError(f"{many} has several values; {verb} takes one.")
-    return values
 
 
 def _options(values: dict[str, list[Any]], **options: Any) -> dict[str, list[Any]]:
@@ -248,12 +169,12 @@ def plan(
     from .policy import tuning
 
     if merge:
-        _show({"merged": (added := wisdom.merge(merge))}, f"{added} new measurements", as_json)
+        show_values({"merged": (added := wisdom.merge(merge))}, f"{added} new measurements", as_json)
     if calibrate:
         found = machine.calibrate()
         rates = {**found.operations, "bandwidth": found.levels[-1].bandwidth}
         words = [f"{name:9} {n / 1e9:7.1f} G{'B' if name == 'bandwidth' else 'FLOP'}/s" for name, n in rates.items()]
-        _show(rates, "\n".join(words), as_json)
+        show_values(rates, "\n".join(words), as_json)
     if x is None or weight is None:
         if merge or calibrate:
             return
@@ -261,7 +182,7 @@ def plan(
     types = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64", "complex64")}
     if dtype not in types:
         raise OptionError(f"--dtype {dtype}: expected one of {', '.join(types)}.")
-    shapes = (_numbers("X", x, "8x64x56x56", 3) or (), _numbers("WEIGHT", weight, "128x64x3x3", 3) or ())
+    shapes = (numbers("X", x, "8x64x56x56", 3) or (), numbers("WEIGHT", weight, "128x64x3x3", 3) or ())
     options: dict[str, Any] = dict(
         stride=_per_axis("--stride", stride, "2x1"),
         padding=padding if padding.isalpha() or "_" in padding else _per_axis("--padding", padding, "1x2 or same"),
@@ -274,136 +195,7 @@ def plan(
             plans = [make(*shapes, **options, direction=direction) for direction in DIRECTIONS]
     except (GeometryError, AlgorithmError) as error:
         raise OptionError(f"plan {x} {weight}: {error}") from None
-    _show([p.to_dict() for p in plans], "\n\n".join(map(str, plans)), as_json)
-
-
-@verb("striate train lenet5 --data fashion-mnist-mini --epochs 15")
-def train(
-    network: Annotated[str | None, typer.Argument(help="A network text, zoo name or file.")] = None,
-    values: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=VALUE...]", help="Numbers for the names that the text uses.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="A folder of pictures or IDX files, or fashion-mnist-mini.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times that every training picture is seen.  [15]")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="Pictures per step, or full.  [128]")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw, momentum or sgd.  [adamw]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Its peak.  [by optimizer]")] = None,
-    schedule: Annotated[str | None, typer.Option(help="one-cycle or constant.  [one-cycle]")] = None,
-    loss: Annotated[str | None, typer.Option(help="softmax or svm.  [softmax]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Pull of the weights towards zero.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.  [float32]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random choice.  [0]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda.  [auto]")] = None,
-    filters: Annotated[int | None, typer.Option(help="Of every CONV that the text leaves open.")] = None,
-    hidden: Annotated[int | None, typer.Option(help="Features of every FC left open, but the last.")] = None,
-    size: Annotated[str | None, typer.Option(help="Height and width to bring pictures to, as 64x64 or 64.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder of the run.  [a new one under runs/]")] = None,
-    resume: Annotated[str | None, typer.Option(help="Folder of an interrupted run to go on with.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train a network on labelled pictures; write checkpoint, figures and a report."""
-    from . import notation, runs, zoo
-
-    if network is not None and values:
-        bound = _one_network("train", network, values)
-        network = notation.format(zoo.architecture(network, {name: choices[0] for name, choices in bound.items()}))
-    given = {
-        "epochs": epochs,
-        "batch_size": int(batch_size) if batch_size and batch_size.isdecimal() else batch_size,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "loss": loss,
-        "weight_decay": weight_decay,
-        "precision": precision,
-        "seed": seed,
-        "device": device,
-        "filters": filters,
-        "hidden": hidden,
-        "size": _square(_numbers("--size", size, "64x64", fewest=1)),
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    with _progress() as (bar, line):
-
-        def figures(f: Mapping[str, Any]) -> None:
-            line(
-                f"epoch {f['epoch']:3}   train loss {f['train_loss']:.4f}   test loss {f['loss']:.4f}   "
-                f"test accuracy {100 * f['accuracy']:6.2f} %   {f['seconds']:.1f} s"
-            )
-
-        run = runs.train(
-            network, data, out=out, resume=resume, progress=bar, on_epoch=None if as_json else figures, **options
-        )
-    _show(_run_values(run), _run_text(run), as_json)
-
-
-@verb("striate evaluate runs/lenet5-fashion-mnist-mini")
-def evaluate(
-    run: Run,
-    data: Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")] = None,
-    split: Annotated[str, typer.Option(help="test, train or all.")] = "test",
-    as_json: AsJson = False,
-) -> None:
-    """Measure a trained network on labelled pictures."""
-    from . import prediction
-
-    with _progress() as (bar, _):
-        found = prediction.evaluate(run, data, split=split, progress=bar)
-    per_class = found.accuracy_per_class
-    width = max(map(len, per_class))
-    lines = [f"Accuracy {100 * found.accuracy:.2f} % of {len(found.labels):,} pictures, loss {found.loss:.4f}"]
-    lines += [f"  {k:{width}}  " + ("no pictures" if v is None else f"{100 * v:6.2f} %") for k, v in per_class.items()]
-    values = {
-        "accuracy": found.accuracy,
-        "loss": found.loss,
-        "pictures": len(found.labels),
-        "accuracy_per_class": per_class,
-        "confusion": found.confusion.tolist(),
-    }
-    _show(values, "\n".join(lines), as_json)
-
-
-@verb("striate predict runs/lenet5-fashion-mnist-mini shoe.png")
-def predict(
-    run: Run,
-    pictures: Annotated[list[str], typer.Argument(help="Picture files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="Classes to print for each picture.")] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Say what is on pictures, with probabilities."""
-    from . import prediction
-
-    with _progress() as (bar, _):
-        found = prediction.predict(run, pictures, progress=bar)
-    lines = [
-        f"{p.picture}: " + ", ".join(f"{name} {_percent(share)}" for name, share in list(p.probabilities.items())[:top])
-        for p in found
-    ]
-    _show([p.to_dict() for p in found], "\n".join(lines), as_json)
-
-
-@verb("striate show runs/lenet5-fashion-mnist-mini --only columns --example 7")
-def show(
-    run: Run,
-    only: Annotated[
-        list[str] | None, typer.Option(help="curves, accuracy, confusion, mistakes, filters, columns.  [all]")
-    ] = None,
-    example: Annotated[int, typer.Option(min=0, help="Test picture to follow through the layers.")] = 0,
-    data: Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder for the pictures.  [pictures/ in the run]")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the pictures of a trained network as PNG files."""
-    from . import showing
-    from .errors import unknown_name
-
-    for name in only or ():
-        if name not in showing.SHOWN:
-            raise unknown_name("picture", name, showing.SHOWN)
-    with _progress() as (bar, _):
-        material = showing.material(run, data, example, bar)
-    paths = showing.write_pictures(material, Path(out) if out else material.folder / "pictures", only or showing.SHOWN)
-    _show([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
+    show_values([p.to_dict() for p in plans], "\n\n".join(map(str, plans)), as_json)
 
 
 @verb("striate bench --quick")
@@ -436,7 +228,7 @@ def bench(
         raise OptionError(f"--shared --threads {threads}: processor time is that of one thread; leave one of them out.")
     effort = benchmark.QUICK if quick else benchmark.Effort()
     clock = time.process_time if shared else time.perf_counter
-    with _progress() as (bar, _), tuning(rigor, budget=3600):
+    with progress_bar() as (bar, _), tuning(rigor, budget=3600):
         found = benchmark.run(
             benchmark.selected(only, quick=quick),
             threads=counts,
@@ -461,7 +253,7 @@ def zoo(
 
     if name is not None:
         written = networks.text(name)
-        _show({"name": name, "text": written}, written.rstrip(), as_json)
+        show_values({"name": name, "text": written}, written.rstrip(), as_json)
         return
     found = {known: table(known) for known in networks.names()}
     width = max(map(len, found))
@@ -470,7 +262,7 @@ def zoo(
         for known, d in found.items()
     ]
     values = [{"name": k, "parameters": d.totals.parameters, "macs": d.totals.macs} for k, d in found.items()]
-    _show(values, "\n".join(lines), as_json)
+    show_values(values, "\n".join(lines), as_json)
 
 
 def _threads(written: str) -> tuple[int, ...]:
@@ -483,68 +275,12 @@ def _threads(written: str) -> tuple[int, ...]:
     return known.get(written) or (int(written),)
 
 
-def _run_values(run: Any) -> dict[str, Any]:
-    paths = {name: str(getattr(run, name)) for name in ("folder", "checkpoint", "report")}
-    return {**paths, **run.metrics, "images_per_second": run.images_per_second, "history": list(run.history)}
-
-
-def _run_text(run: Any) -> str:
-    return (
-        f"Accuracy {100 * run.metrics['accuracy']:.2f} % on the test pictures, "
-        f"{run.images_per_second:,.0f} pictures per second while training.\n"
-        f"Report:     {run.report}\nCheckpoint: {run.checkpoint}\n"
-        f"Predict:    striate predict {shlex.quote(str(run.folder))} PICTURE..."
-    )
-
-
-def _numbers(option: str, written: str | None, example: str, fewest: int = 2) -> tuple[int, ...] | None:
-    if written is None:
-        return None
-    parts = written.lower().split("x")
-    if len(parts) < fewest or not all(part.isdecimal() and int(part) for part in parts):
-        raise OptionError(f"{option} {written}: expected whole numbers joined by x, as in {example}.")
-    return tuple(map(int, parts))
-
-
 def _per_axis(option: str, written: str, example: str) -> Any:
     parts = [part.split(":") for part in written.lower().split("x")]
     if not all(len(pair) <= 2 and all(number.isdecimal() for number in pair) for pair in parts):
         raise OptionError(f"{option} {written}: expected a whole number, or one per axis joined by x, as in {example}.")
     entries = tuple(int(pair[0]) if len(pair) == 1 else tuple(map(int, pair)) for pair in parts)
     return entries if len(parts) > 1 or isinstance(entries[0], tuple) else entries[0]
-
-
-def _square(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    return numbers * 2 if numbers is not None and len(numbers) == 1 else numbers
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
-
-
-def _show(values: Any, text: str, as_json: bool) -> None:
-    typer.echo(json.dumps(values, ensure_ascii=False, indent=2) if as_json else text)
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Any, Any]]:
-    """A progress bar on a terminal (on standard error), and a function that prints a line above it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield (
-            lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
-            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-        )
 
 
 def main() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from colorsys import hsv_to_rgb
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -27,6 +29,7 @@ from PIL import (
 )
 from torch import Tensor
 
+from . import files
 from .errors import DataError, OptionError
 from .storage import Entry, Source, entry
 
@@ -231,6 +234,34 @@ def to_pillow(picture: Tensor) -> Image.Image:
         )
     array = picture.cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
+
+
+def write_mask(path: Path, mask: Tensor) -> None:
+    """A mask as a PNG whose pixels are class numbers, with a palette by which people can tell them apart.
+
+    Args:
+        path: Where to.
+        mask: uint8 ``(H, W)``.
+
+    Raises:
+        OutputError: It cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_mask(Path(folder, "a.png"), torch.tensor([[0, 1], [2, 255]], dtype=torch.uint8))
+    ...     read_mask(f"{folder}/a.png").tolist()
+    [[0, 1], [2, 255]]
+    """
+    picture = Image.fromarray(mask.cpu().numpy())
+    picture.putpalette([round(255 * part) for number in range(256) for part in _colour(number)])
+    content = BytesIO()
+    picture.save(content, "PNG")
+    files.write(path, content.getvalue())
+
+
+def _colour(number: int) -> tuple[float, float, float]:
+    """Black for 0, then hues a golden section apart, so that neighbours differ."""
+    return hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.95) if number else (0.0, 0.0, 0.0)
 
 
 def check_options(channels: object, size: object) -> None:

@@ -28,7 +28,7 @@ from .operations import FC, Shape, written
 
 ROLES = ("weight", "bias", "running_mean", "running_var")
 COUNTER = "num_batches_tracked"  # of batch normalisation; no weight
-OPTIMIZER = "optimizer/"  # the part of a Striate checkpoint that is not the network
+OTHERS = ("optimizer/", "raw/")  # the parts of a Striate checkpoint that are not the network that predicts
 PREFIXES = ("module.", "_orig_mod.", "model.")  # wrappers around a network: data parallel, compiled, a trainer's
 NESTED = ("state_dict", "model_state_dict", "model", "weights")
 # Names that do not tell their order by numbers, in the order in which the zoo's texts use what they name.
@@ -113,6 +113,49 @@ def load(name: str | Path | Architecture, file: str | Path, **variables: Any) ->
     return built.eval()
 
 
+def transfer(built: Network, file: str | Path) -> tuple[str, ...]:
+    """The weights of a file into a network that is there: all but those of the last layer if that has other classes.
+
+    Args:
+        built: Of the same layers as the file's; changed in place.
+        file: As for :func:`load`.
+
+    Returns:
+        The names of the layers that keep their own weights: none, or those that give the scores.
+
+    Raises:
+        CheckpointError: The file cannot be read, does not fit, or leaves more than one way to fit it.
+    """
+    path = Path(file)
+    contents = read(path)
+    pattern = built
+    heads: tuple[str, ...] = ()
+    try:
+        found = places(pattern, contents)
+    except CheckpointError as error:
+        other = _of_other_classes(built, contents)
+        if other is None:
+            raise CheckpointError(f"{path}: {error}{hint(built.architecture, {}, built, contents)}") from None
+        pattern, heads = other, built.architecture.heads
+        found = places(pattern, contents)
+    state = built.state_dict()
+    with torch.no_grad():
+        for place, key in found.items():
+            if place.rpartition(".")[0] not in heads:
+                state[place].copy_(floats(path, key, contents.tensors[key]).view(state[place].shape))
+    return heads
+
+
+def _of_other_classes(built: Network, contents: Contents) -> Network | None:
+    """The network with as many classes as a file has, if that is the only difference."""
+    goal, have = map(shapes_of, sides(built, contents))
+    for count in sorted({shapes[0][0] for shapes in have - goal})[:4]:
+        other = on_meta(built.architecture.adapted(None, count, maps=built.architecture.classes is None), {})
+        if shapes_of(sides(other, contents)[0]) == have:
+            return other
+    return None
+
+
 def on_meta(name: str | Path | Architecture, variables: Mapping[str, Any]) -> Network:
     """A network of which nothing is allocated yet."""
     with torch.device("meta"):
@@ -158,7 +201,7 @@ def read(path: Path) -> Contents:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from None
     is_safe = path.suffix == ".safetensors" or head[8:] == b"{"
     tensors = safe_tensors(path) if is_safe else torch_tensors(path)
-    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(OPTIMIZER)}
+    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(OTHERS)}
     for prefix in PREFIXES:
         if kept and all(key.startswith(prefix) for key in kept):
             kept = {key.removeprefix(prefix): tensor for key, tensor in kept.items()}

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError, OptionError
-
-IGNORED = 255
-"""What marks a pixel of a mask that belongs to no class."""
+from .splits import IGNORED
 
 
 @dataclass(frozen=True)
@@ -341,6 +339,12 @@ class MaskEvaluation:
     def pixel_accuracy(self) -> float | None:
         """Share of the labelled pixels that got their class; None if there are none."""
         return _share(int(self.confusion.trace()), int(self.confusion.sum()))
+
+    @property
+    def accuracy(self) -> float:
+        """The pixel accuracy; not a number if there are no labelled pixels."""
+        found = self.pixel_accuracy
+        return math.nan if found is None else found
 
     @property
     def iou(self) -> dict[str, float | None]:

@@ -1,185 +1,350 @@
-"""Using a trained network: probabilities for pictures, and its evaluation on labelled ones."""
+"""Using a trained network: what it says about files and arrays, and its evaluation on labelled examples."""
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from . import checkpoint as checkpoints
-from . import datasets, images
+from . import datasets, storage, views
 from .checkpoint import Checkpoint
-from .datasets import Dataset, Normalisation, Split
+from .datasets import Dataset, Normalisation, Split, Stored
 from .errors import DataError, OptionError
-from .metrics import Evaluation
+from .losses import Loss
+from .metrics import Evaluation, MaskEvaluation
 from .networks import Network
+from .readers import TYPES, Reader
+from .storage import Entry, Memory
 
 CHUNK = 500
-SPLITS = ("test", "train", "all")
+LARGEST = 2**26  # numbers in a map
+SPLITS = ("test", "validation", "train", "all")
 
-
-def softmax_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean of ``-log softmax(scores)[label]`` over the examples (cross-entropy)."""
-    return F.cross_entropy(scores, labels)
-
-
-def svm_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the examples of ``sum over j != y of max(0, s_j - s_y + 1)`` (multiclass hinge, Weston and Watkins).
-
-    >>> round(svm_loss(torch.tensor([[3.2, 5.1, -1.7]]), torch.tensor([0])).item(), 4)  # max(0, 2.9) + max(0, -3.9)
-    2.9
-    """
-    return F.multi_margin_loss(scores, labels) * scores.shape[1]
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax_loss, "svm": svm_loss}
+Progress = Callable[[int, int, str], None]
+Source = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained network with what belongs to it: pictures in, probabilities out.
+    """A trained network with what belongs to it: examples in, probabilities out.
 
     Args:
         network: With its weights.
         classes: Names, in the order of the outputs.
-        normalisation: What the pictures go through first.
+        normalisation: What the examples go through first.
+        reader: How a file becomes an example; None if it was trained on arrays that no file gives.
+        task: "classes", or "masks" for a class at every pixel.
+        dtype: Of the examples.
     """
 
     network: Network
     classes: tuple[str, ...]
     normalisation: Normalisation
+    reader: Reader | None = None
+    task: str = "classes"
+    dtype: torch.dtype = torch.uint8
 
     @staticmethod
-    def load(checkpoint: str | os.PathLike[str] | Checkpoint) -> Classifier:
+    def load(checkpoint: Source | Checkpoint) -> Classifier:
         """From a checkpoint, its file, or the folder of its run.
 
         Raises:
             CheckpointError: There is none, or it is damaged.
         """
         found = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.load(Path(checkpoint))
-        return Classifier(found.network(), found.classes, found.normalisation)
+        dtype = TYPES[found.dtype]
+        return Classifier(found.network(), found.classes, found.normalisation, found.reader, found.task, dtype)
 
     @torch.no_grad()
-    def scores(self, pictures: Tensor) -> Tensor:
-        """The last layer's outputs for uint8 pictures ``(N, C, H, W)``: ``(N, classes)``, on the CPU."""
+    def scores(self, inputs: Tensor) -> Tensor:
+        """The last layer's outputs for examples as they are kept, ``(N, C, *spatial)``; on the network's device."""
         self.network.eval()
         where = next(self.network.parameters(), torch.empty(0)).device
-        chunks = (self.normalisation(chunk.to(where)) for chunk in pictures.split(CHUNK))
-        return torch.cat([self.network(chunk).float().cpu() for chunk in chunks])
+        chunks = (self.normalisation(chunk.to(where)) for chunk in inputs.split(self.chunk(inputs.shape[1:])))
+        return torch.cat([self.network(chunk).float() for chunk in chunks])
 
-    def evaluate(self, split: Split, loss: str = "softmax") -> Evaluation:
-        """Its accuracy, confusion and mean loss on labelled pictures."""
-        scores = self.scores(split.inputs)
-        return Evaluation(self.classes, split.targets, scores.softmax(1), LOSSES[loss](scores, split.targets).item())
+    def probabilities(self, inputs: Tensor, average: str = "none") -> Tensor:
+        """Softmax of the scores, or its mean over several views: ``(N, classes)`` or ``(N, classes, *spatial)``.
+
+        Args:
+            inputs: Examples as they are kept, ``(N, C, *spatial)``.
+            average: "none", "flip", or "ten-crop" of pictures that are larger than the network's input.
+
+        Raises:
+            OptionError: There are no such views of such inputs.
+            DataError: The pictures are too small for ten crops.
+        """
+        views.check(average, self.network.input_shape, masks=self.task == "masks")
+        seen = [self.scores(view).softmax(1) for view in views.VIEWS[average](inputs, self.network.input_shape[1:])]
+        if self.task == "masks" and average == "flip":
+            seen[1] = seen[1].flip(-1)
+        return torch.stack(seen).mean(0)
+
+    def chunk(self, shape: Sequence[int]) -> int:
+        """How many examples of a shape are computed at once: those whose largest map takes a quarter of a gigabyte."""
+        paper = self.network.architecture
+        largest = max(prod(shape) for shape in paper.shapes().values()) * prod(shape) / prod(self.network.input_shape)
+        return max(1, min(CHUNK, int(LARGEST / largest)))
+
+    def evaluate(
+        self,
+        split: Split | Stored,
+        loss: str | Loss = "softmax",
+        average: str = "none",
+        progress: Progress | None = None,
+    ) -> Evaluation | MaskEvaluation:
+        """Accuracy, confusion and mean loss on labelled examples; for masks, how they overlap.
+
+        The loss is that of one view; probabilities are averaged over several if ``average`` says so.
+        """
+        loss = Loss(loss) if isinstance(loss, str) else loss
+        found = MaskEvaluation.of(self.classes)
+        totals: Any = 0.0
+        counts: Any = 0.0
+        kept = []
+        for indices in torch.arange(len(split)).split(self.chunk(split.shape)):
+            inputs, targets = split.take(indices)
+            scores = self.scores(views.central(average, inputs, self.network.input_shape[1:]))
+            targets = targets.to(scores.device)
+            totals = totals + torch.stack(loss.totals(scores, targets)).double().cpu()
+            counts = counts + torch.tensor([float(count) for count in loss.counts(targets)], dtype=torch.float64)
+            said = scores.softmax(1) if average == "none" else self.probabilities(inputs, average)
+            if self.task == "masks":
+                found = found.add(said, targets)
+            else:
+                kept.append((targets.cpu(), said.cpu()))
+            if progress is not None:
+                progress(int(indices[-1]) + 1, len(split), "evaluating")
+        value = float((totals / counts).sum())
+        if self.task == "masks":
+            return replace(found, loss=value)
+        labels, probabilities = (torch.cat(column) for column in zip(*kept, strict=True))
+        return Evaluation(self.classes, labels, probabilities, value)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says about one picture.
+    """What a network says about one example.
 
     Args:
-        picture: The file, or the number of the picture in a tensor.
-        label: The most probable class.
-        probability: Of that class.
-        probabilities: Of every class, most probable first.
+        picture: The file, or the number of the example in an array.
+        label: The most probable class; of a mask, the one of most pixels.
+        probability: Of that class; of a mask, its share of the pixels.
+        probabilities: Of every class, most probable first; of a mask, the shares.
+        mask: The most probable class of every pixel, uint8 ``(*spatial)``; None for networks that give one class.
     """
 
     picture: str
     label: str
     probability: float
     probabilities: dict[str, float]
+    mask: Tensor | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
+        """Plain values, ready for JSON; a mask is a file of its own."""
+        names = ("picture", "label", "probability", "probabilities")
+        return {name: getattr(self, name) for name in names}
 
 
 def predict(
-    checkpoint: str | os.PathLike[str] | Classifier,
-    pictures: str | os.PathLike[str] | Tensor | Sequence[str | os.PathLike[str]],
+    checkpoint: Source | Classifier,
+    examples: Source | Tensor | Any | Sequence[Source],
     *,
-    progress: Callable[[int, int, str], None] | None = None,
+    average: str = "none",
+    skip_bad: bool = False,
+    progress: Progress | None = None,
 ) -> list[Prediction]:
-    """What a trained network says about pictures.
+    """What a trained network says about examples.
 
     Args:
         checkpoint: A run's folder or its checkpoint file.
-        pictures: A picture file, a folder of them, several of either, or a uint8 tensor ``(N, C, H, W)``. Files are
-            scaled to cover the network's input size and cropped to its centre, exactly as for training.
-        progress: Called with ``(done, total, what)`` while pictures are read.
+        examples: A file, a folder or archive of files, a pattern such as ``"photos/*.jpg"``, several of these; a file
+            ``.npy`` or ``.npz`` of arrays; or a tensor or NumPy array ``(N, C, *spatial)`` of the type of the training
+            examples. Files are brought to the network's input size exactly as for training.
+        average: "none", "flip" or "ten-crop": the mean over several views.
+        skip_bad: Leave out files that cannot be read.
+        progress: Called with ``(done, total, what)``.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
-        DataError: A picture cannot be read, or there is none; the message names the file.
+        DataError: An example cannot be read, or there is none; the message names the file.
+        OptionError: There are no such views of such examples.
+    """
+    return list(predictions(checkpoint, examples, average=average, skip_bad=skip_bad, progress=progress))
+
+
+def predictions(
+    checkpoint: Source | Classifier,
+    examples: Source | Tensor | Any | Sequence[Source],
+    *,
+    average: str = "none",
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Prediction]:
+    """As :func:`predict`, one by one: no more than a batch of examples is in memory.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used.
+        DataError: An example cannot be read, or there is none; the message names the file.
+        OptionError: There are no such views of such examples.
     """
     classifier = checkpoint if isinstance(checkpoint, Classifier) else Classifier.load(checkpoint)
-    if isinstance(pictures, Tensor):
-        stack, names = pictures, [str(number) for number in range(len(pictures))]
-        datasets.check_images(stack)
-    else:
-        paths = _paths([pictures] if isinstance(pictures, str | os.PathLike) else pictures)
-        stack, names = _read(paths, classifier.network.input_shape, progress), [str(path) for path in paths]
-    probabilities = classifier.scores(stack).softmax(1)
-    return [_prediction(name, row, classifier.classes) for name, row in zip(names, probabilities, strict=True)]
+    shape = classifier.network.input_shape
+    views.check(average, shape, masks=classifier.task == "masks")
+    if isinstance(examples, Tensor | np.ndarray):
+        yield from _of_array(classifier, torch.as_tensor(examples), average, "")
+        return
+    if classifier.reader is None:
+        raise DataError("this network was trained on arrays in memory, which no file gives; give an array.")
+    reader = replace(classifier.reader, shape=views.taken_at(average, shape))
+    found = list(files_of(reader, [examples] if isinstance(examples, str | os.PathLike) else examples))
+    size, done = classifier.chunk(reader.shape), 0
+    for start in range(0, len(found), size):
+        chunk = found[start : start + size]
+        for place in (one for one in chunk if is_array(one, reader)):
+            yield from _of_array(classifier, _array(place), average, f"{place}: ")
+        pairs = list(_readable(reader, [one for one in chunk if not is_array(one, reader)], skip_bad))
+        if pairs:
+            said = classifier.probabilities(torch.stack([inputs for _, inputs in pairs]), average)
+            yield from (
+                prediction(str(place), row, classifier.classes) for (place, _), row in zip(pairs, said, strict=True)
+            )
+        done += len(chunk)
+        if progress is not None:
+            progress(done, len(found), "predicting")
 
 
-def _prediction(name: str, probabilities: Tensor, classes: tuple[str, ...]) -> Prediction:
+def _readable(reader: Reader, places: Iterable[Entry], skip_bad: bool) -> Iterator[tuple[Entry, Tensor]]:
+    for place in places:
+        try:
+            yield place, reader.read(place)
+        except DataError:
+            if not skip_bad:
+                raise
+
+
+def is_array(place: Entry, reader: Reader) -> bool:
+    """Whether a file holds an array of many examples, rather than one."""
+    ending = place.name.lower().rpartition(".")[2]
+    return ending == "npz" or (ending == "npy" and reader.kind in ("picture", "signal"))
+
+
+def _array(place: Entry) -> Tensor:
+    """The only array of an NPY or NPZ file."""
+    with storage.naming(place), place.open() as file:
+        try:
+            found = np.load(file, allow_pickle=False)
+            names = getattr(found, "files", None)
+            if names is not None and len(names) != 1:
+                raise DataError(f"{place}: it holds the arrays {', '.join(names)}; expected one, (N, C, *spatial).")
+            return torch.as_tensor(found if names is None else found[names[0]])
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{place}: it cannot be read as an array: {error}.") from None
+
+
+def _of_array(classifier: Classifier, inputs: Tensor, average: str, where: str) -> Iterator[Prediction]:
+    wanted, dtype = classifier.network.input_shape, classifier.dtype
+    fits = inputs.dim() == len(wanted) + 1 and (average == "ten-crop" or inputs.shape[1:] == wanted)
+    if classifier.network.any_size and inputs.dim() == len(wanted) + 1:
+        fits = inputs.shape[1] == wanted[0]
+    if not fits or inputs.dtype != dtype or not len(inputs):
+        raise DataError(
+            f"{where}examples are {str(dtype).removeprefix('torch.')} (N, {', '.join(map(str, wanted))}), "
+            f"got {str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}."
+        )
+    for start in range(0, len(inputs), size := classifier.chunk(inputs.shape[1:])):
+        said = classifier.probabilities(inputs[start : start + size], average)
+        yield from (prediction(f"{where}{n}", row, classifier.classes) for n, row in enumerate(said, start))
+
+
+def prediction(name: str, probabilities: Tensor, classes: tuple[str, ...]) -> Prediction:
+    """What probabilities of classes, or of the classes of each pixel, say."""
+    mask = probabilities.argmax(0).to(torch.uint8).cpu() if probabilities.dim() > 1 else None
+    if mask is not None:
+        probabilities = mask.flatten().long().bincount(minlength=len(classes)) / mask.numel()
     order = probabilities.argsort(descending=True, stable=True).tolist()
     ranked = {classes[i]: probabilities[i].item() for i in order}
     best = classes[order[0]]
-    return Prediction(name, best, ranked[best], ranked)
+    return Prediction(name, best, ranked[best], ranked, mask)
 
 
-def _paths(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    found = []
-    for source in map(Path, sources):
-        inside = images.find(source) if source.is_dir() else [source]
-        if not inside:
-            raise DataError(f"{source}: there is no picture in this folder ({', '.join(images.EXTENSIONS)}).")
-        found += inside
-    if not found:
-        raise DataError("no picture was given; name a file or a folder.")
-    return found
+def files_of(reader: Reader, sources: Iterable[Source | Entry]) -> Iterator[Entry]:
+    """The files that sources name, in order: themselves, those in a folder or archive, or those of a pattern.
+
+    Raises:
+        DataError: A source names no file.
+    """
+    empty = True
+    for source in sources:
+        empty = False
+        if isinstance(source, Entry):
+            yield source
+            continue
+        written = os.fspath(source)
+        if Path(written).is_dir() or written.lower().endswith(storage.ARCHIVES):
+            inside: Sequence[Entry] = reader.find(written)
+            if not inside:
+                raise DataError(f"{written}: there is no {reader.kind} in it ({', '.join(reader.extensions)}).")
+            yield from inside
+        elif glob.has_magic(written) and not Path(written).exists():
+            matches = sorted(glob.glob(written, recursive=True))  # noqa: PTH207  (a pattern may be absolute)
+            if not matches:
+                raise DataError(f"{written}: no file matches this pattern.")
+            yield from files_of(reader, matches)
+        else:
+            yield storage.entry(Path(written))
+    if empty:
+        raise DataError("nothing to predict was given; name a file or a folder.")
 
 
-def _read(paths: Sequence[Path], shape: tuple[int, ...], progress: Callable[[int, int, str], None] | None) -> Tensor:
-    channels, *size = shape
-    if len(size) != 2:
-        raise DataError(f"this network reads inputs of shape {shape}, not pictures; give a tensor.")
-    stack = []
-    for path in paths:
-        stack.append(images.read(path, channels=channels, size=(size[0], size[1])))
-        if progress is not None:
-            progress(len(stack), len(paths), "reading pictures")
-    return torch.stack(stack)
+def standard_input(content: bytes) -> list[Source | Entry]:
+    r"""What was piped in: the names of files, one on a line, or the content of one file.
+
+    >>> standard_input(b"a.png\nb.png\n")
+    ['a.png', 'b.png']
+    >>> standard_input(b"\x89PNG\r\n...")
+    [Memory(name='standard input')]
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return [Memory("standard input", content)]
+    return [line for line in text.splitlines() if line]
 
 
 def evaluate(
-    checkpoint: str | os.PathLike[str],
-    data: str | os.PathLike[str] | Dataset | None = None,
+    checkpoint: Source,
+    data: Source | Dataset | None = None,
     *,
     split: str = "test",
-    progress: Callable[[int, int, str], None] | None = None,
-) -> Evaluation:
-    """How a trained network does on labelled pictures.
+    average: str = "none",
+    progress: Progress | None = None,
+) -> Evaluation | MaskEvaluation:
+    """How a trained network does on labelled examples.
 
     Args:
         checkpoint: A run's folder or its checkpoint file.
-        data: A data set's name or folder; None is the one it was trained on.
-        split: "test", "train" or "all". A folder without a test part is split as for training, so "test" are the
-            pictures that training did not see.
-        progress: Called with ``(done, total, what)`` while pictures are read.
+        data: A data set's name or path; None is the one it was trained on.
+        split: "test", "validation", "train" or "all". A folder without a test part is split as for training, so
+            "test" are the examples that training did not see.
+        average: "none", "flip" or "ten-crop": the mean over several views.
+        progress: Called with ``(done, total, what)``.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
         DataError: The data cannot be used, or has other classes than the network.
-        OptionError: No such split, or no data is known.
+        OptionError: No such split or views, or no data is known.
     """
     if split not in SPLITS:
         raise OptionError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
@@ -187,27 +352,32 @@ def evaluate(
     classifier = Classifier.load(found)
     options = found.training.options if found.training else {}
     source = data if data is not None or found.training is None else found.training.data
-    loaded = load_for(classifier.network.input_shape, source, options, progress)
+    views.check(average, classifier.network.input_shape, masks=found.task == "masks")
+    shape = classifier.network.input_shape if found.reader is None else found.reader.shape
+    loaded = load_for(views.taken_at(average, shape), source, options, progress)
     check_classes(classifier.classes, loaded)
-    parts = {"test": loaded.test, "train": loaded.train}
-    if split == "all":
-        parts["all"] = Split(
-            *(torch.cat(pair) for pair in zip(_fields(loaded.train), _fields(loaded.test), strict=True))
-        )
-    return classifier.evaluate(parts[split], options.get("loss", "softmax"))
+    parts = {name: getattr(loaded, name) for name in ("train", "validation", "test")}
+    chosen = [part for name, part in parts.items() if part is not None and split in (name, "all")]
+    if not chosen:
+        raise OptionError(f"split=validation: {loaded.name} has no validation part.")
+    seen = [classifier.evaluate(part, options.get("loss", "softmax"), average, progress) for part in chosen]
+    return seen[0] if len(seen) == 1 else together(seen, [len(part) for part in chosen])
 
 
-def _fields(split: Split) -> tuple[Tensor, Tensor]:
-    return split.inputs, split.targets
+def together(seen: Sequence[Any], counts: Sequence[int]) -> Any:
+    """Several evaluations as one; the loss is the mean by numbers of examples."""
+    loss = sum(one.loss * count for one, count in zip(seen, counts, strict=True)) / sum(counts)
+    if isinstance(seen[0], MaskEvaluation):
+        confusion = torch.stack([one.confusion for one in seen]).sum(0)
+        return replace(seen[0], confusion=confusion, loss=loss, pictures=sum(one.pictures for one in seen))
+    labels, probabilities = (torch.cat([getattr(one, name) for one in seen]) for name in ("labels", "probabilities"))
+    return replace(seen[0], labels=labels, probabilities=probabilities, loss=loss)
 
 
 def load_for(
-    shape: tuple[int, ...],
-    data: str | os.PathLike[str] | Dataset | None,
-    options: dict[str, Any],
-    progress: Callable[[int, int, str], None] | None = None,
+    shape: tuple[int, ...], data: Source | Dataset | None, options: dict[str, Any], progress: Progress | None = None
 ) -> Dataset:
-    """The data set, with its pictures brought to the network's input shape.
+    """The data set, with its examples brought to a shape.
 
     Raises:
         OptionError: No data is named.
@@ -217,11 +387,19 @@ def load_for(
         raise OptionError("the checkpoint does not say what it was trained on; name the data too.")
     if isinstance(data, Dataset):
         if data.shape != shape:
-            raise DataError(f"{data.name}: its pictures are {data.shape}, the network takes {shape}.")
+            raise DataError(f"{data.name}: its examples are {data.shape}, the network takes {shape}.")
         return data
-    channels, height, width = shape
-    seed = int(options.get("seed", 0))
-    return datasets.load(data, channels=channels, size=(height, width), seed=seed, progress=progress)
+    channels, *size = shape
+    return datasets.load(
+        data,
+        channels=channels,
+        size=tuple(size),
+        seed=int(options.get("seed", 0)),
+        skip_bad=bool(options.get("skip_bad", False)),
+        stream=options.get("stream"),
+        validation=float(options.get("validation", 0.0)),
+        progress=progress,
+    )
 
 
 def check_classes(classes: tuple[str, ...], data: Dataset) -> None:

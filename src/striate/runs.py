@@ -1,30 +1,35 @@
-"""A run: from a network's text and a data set to a folder with checkpoint, figures and report."""
+"""A run: from a network's text and a data set to a folder with checkpoints, figures and report."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from hashlib import sha256
-from math import prod
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
+
 from . import checkpoint as checkpoints
-from . import datasets, files, notation, showing, training, zoo
-from .analysis import analyse
-from .architecture import DEFAULTS, Architecture
+from . import files, notation, optimizing, processes, range_test, showing, starts, training
+from .architecture import Architecture
 from .checkpoint import Checkpoint, Training
-from .datasets import Dataset, Normalisation
-from .errors import CheckpointError, OptionError, OutputError
-from .metrics import Evaluation
-from .networks import Network
-from .operations import BatchNorm
-from .options import Options, options_of
-from .prediction import check_classes
-from .training import Trainer, Watcher
+from .datasets import Dataset
+from .errors import OptionError, OutputError
+from .options import read_config, written_config
+from .prediction import Classifier
+from .processes import Engine, Group
+from .starts import Start
+from .training import Measured, Trainer, Watcher
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+GIVEN_APART = ("network", "data", "out")
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,25 @@ class Run:
 
     Args:
         folder: Where everything was written.
-        checkpoint: The file that predicts and resumes.
+        checkpoint: The file that predicts and resumes: the last weights.
+        best: The weights of the epoch that did best on the examples to judge by.
         report: The page to look at.
-        metrics: "accuracy" and "loss" on the test pictures after the last epoch.
-        images_per_second: Training pictures per second, evaluation and reading not counted.
+        metrics: "accuracy" and "loss" on the test examples after the last epoch, and "iou" for masks.
+        images_per_second: Training examples per second, evaluation and reading not counted.
         history: One mapping per epoch.
-        evaluation: Of the last epoch, on the test pictures.
+        finished: Whether all epochs are done; else the time was up, and the run can be resumed.
+        evaluation: Of the last weights, on the test examples.
     """
 
     folder: Path
     checkpoint: Path
+    best: Path
     report: Path
     metrics: dict[str, float]
     images_per_second: float
     history: tuple[dict[str, float], ...]
-    evaluation: Evaluation = field(repr=False)
+    finished: bool
+    evaluation: Measured = field(repr=False)
 
 
 def train(
@@ -56,21 +65,27 @@ def train(
     *,
     out: str | Path | None = None,
     resume: str | Path | None = None,
+    config: str | Path | None = None,
     progress: Watcher | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    engine: Engine | None = None,
     **options: Any,
 ) -> Run:
-    """Train a network on labelled pictures and write a run: checkpoint, metrics, report.
+    """Train a network on labelled examples and write a run: checkpoints, config, metrics, report.
+
+    Under ``torchrun`` or SLURM the same call trains with all processes, with the numbers of one.
 
     Args:
         network: Notation text, zoo name or file. A zoo network is adapted to the data's shape and classes; of a text,
             only what it leaves open.
-        data: A data set's name or folder, or one in memory.
+        data: A data set's name or path, or one in memory.
         out: The run's folder; None makes a new one under ``runs/``.
         resume: The folder of an interrupted run: it goes on as if it had never stopped. ``epochs`` may be raised
             under the constant schedule.
+        config: A TOML file with any of the above and of the options; what is given here goes before it.
         progress: Called with ``(done, total, what)``.
         on_epoch: Called with the figures of each finished epoch.
+        engine: Runs the steps, if not PyTorch itself; see :mod:`striate.engines`.
         **options: Fields of :class:`Options`.
 
     Raises:
@@ -79,173 +94,220 @@ def train(
         DataError: The data cannot be used; the message names the file.
         CheckpointError: The run cannot be resumed.
         OutputError: The run cannot be written.
+        TrainingError: The loss ran away.
     """
-    if resume is not None:
-        start, folder = _resumed(resume, network, data, out, options, progress), Path(resume)
-    else:
-        start = _fresh(network, data, options, progress)
-        folder = _new_folder(out, start.name)
-    trainer = _trainer(start)
+    if config is not None:
+        given = read_config(config)
+        network = network if network is not None else given.pop("network", None)
+        data = data if data is not None else given.pop("data", None)
+        out = out if out is not None else given.pop("out", None)
+        options = {name: value for name, value in given.items() if name not in GIVEN_APART} | options
     tick = progress or (lambda done, total, what: None)
-    _save(folder, start, trainer)
+    with processes.joined() as group:
+        if resume is not None:
+            start, folder = starts.resumed(resume, network, data, out, options, progress), Path(resume)
+        else:
+            start = starts.fresh(network, data, options, progress)
+            folder = group.agree(_new_folder(out, start.name) if group.first else None)
+        with deterministic(start.options.deterministic), alone(folder, group):
+            return _run(start, folder, group, tick, on_epoch, engine)
+
+
+def _run(
+    start: Start,
+    folder: Path,
+    group: Group,
+    tick: Watcher,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None,
+    engine: Engine | None,
+) -> Run:
+    """From the start, or the middle, to the end, or to the end of the time."""
+    start, trainer = _prepared(start, engine, tick)
+    keeper = _Keeper(folder, start, trainer, group)
+    keeper.begin()
     evaluation = None
     try:
-        while len(trainer.history) < start.options.epochs:
-            evaluation = trainer.epoch(tick)
-            _save(folder, start, trainer)
-            if on_epoch is not None:
-                on_epoch(trainer.history[-1])
+        while not trainer.finished and not keeper.time_is_up():
+            evaluation = trainer.epoch(tick, keeper.pauses)
+            keeper.save()
+            if evaluation is not None:
+                keeper.keep_best()
+                if on_epoch is not None and group.first:
+                    on_epoch(trainer.history[-1])
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"Stopped after {len(trainer.history)} of {start.options.epochs} epochs, which are kept in {folder}; "
+            f"Stopped after {len(trainer.history)} of {trainer.epochs} epochs, which are kept in {folder}; "
             f"go on with: striate train --resume {shlex.quote(str(folder))}"
         ) from None
-    return _finish(folder, start, trainer, evaluation)
+    return _finish(folder, start, trainer, evaluation, group)
 
 
-@dataclass(frozen=True)
-class _Start:
-    """Everything that a run needs, settled."""
+@contextmanager
+def alone(folder: Path, group: Group) -> Iterator[None]:
+    """Nobody else trains in the folder; what a killed process left half written is taken away.
 
-    name: str
-    options: Options
-    data: Dataset
-    source: str | None
-    architecture: Architecture
-    normalisation: Normalisation
-    checkpoint: Checkpoint | None = None
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the training pictures and their labels."""
-        return _digest(self.data)
-
-
-def _fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher | None) -> _Start:
-    if network is None or data is None:
-        raise OptionError(
-            "name a network and a data set to train, as in striate train lenet5 --data fashion-mnist-mini, "
-            "or striate.train('lenet5', 'fashion-mnist-mini')."
-        )
-    options = options_of(given)
-    if hasattr(network, "architecture") and not isinstance(network, Architecture):
-        raise OptionError(
-            "train starts weights of its own, from a text, a zoo name or a file, and got a network that has some; "
-            "give striate.notation.format(network.architecture) to train its text anew."
-        )
-    paper = zoo.architecture(network)
-    named = not isinstance(network, Architecture) and str(network) in zoo.names()
-    loaded = data if isinstance(data, Dataset) else _loaded(data, None if named else paper, options, progress)
-    if named:
-        paper = paper.adapted(loaded.shape, len(loaded.classes))
-    bound = paper.bind(filters=options.filters, hidden=options.hidden)
-    known: dict[str, Any] = DEFAULTS | {"input": loaded.shape, "classes": len(loaded.classes)}
-    bound = bound.bind(**{name: known[name] for name in bound.open})
-    _check_fit(bound, loaded)
-    _check_batches(bound, options, len(loaded.train))
-    source = None if isinstance(data, Dataset) else _source(data)
-    name = f"{network if named else 'network'}-{loaded.name}"
-    return _Start(name, options, loaded, source, bound, Normalisation.of(loaded.train.inputs))
+    Raises:
+        OptionError: Somebody does.
+        OutputError: The folder cannot be written.
+    """
+    if not group.first:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", blocking=False)
+        lock.acquire()
+    except Timeout:
+        raise OptionError(f"{folder}: another process trains in it now; wait for its end, or stop it.") from None
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}).") from None
+    try:
+        for left in folder.glob(".*.partial"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # an open file cannot be removed on Windows
+            (folder / ".lock").unlink()
+        lock.release()
 
 
-def _source(data: str | Path) -> str:
-    """A data set's own name, or its folder's whole path, so that it is found again from anywhere."""
-    return str(data) if data in datasets.BUNDLED else str(Path(data).expanduser().resolve())
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """PyTorch's deterministic algorithms, and its own choice again afterwards."""
+    if not wanted or torch.are_deterministic_algorithms_enabled():
+        yield  # the switch imports the compiler, which takes seconds
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
-def _check_batches(paper: Architecture, options: Options, count: int) -> None:
-    """Refuse a batch of one picture where batch normalisation would have a single value for each channel."""
-    size = count if options.batch_size == "full" else min(options.batch_size, count)
-    lone = size == 1 or count % size == 1
-    for node, row in zip(paper, analyse(paper).rows, strict=True):
-        if lone and isinstance(node.operation, BatchNorm) and prod(row.output_shape[1:]) == 1:
-            raise OptionError(
-                f"{node.name} cannot normalise a batch of 1 picture, which batch_size={options.batch_size} leaves of "
-                f"{count}; give another batch_size, or leave out BN."
-            )
+def _prepared(start: Start, engine: Engine | None, tick: Watcher) -> tuple[Start, Trainer]:
+    """The network in training, as new or as the checkpoint left it, and the start with nothing left to find out."""
+    where = training.device(start.options.device)
+    settled = {"precision": training.precision(start.options, where)}
+    start = replace(start, options=start.options.model_copy(update=settled))
+    if start.options.learning_rate == "find":
+        found = range_test.best_rate(_trainer(start, engine), tick)
+        start = replace(start, options=start.options.model_copy(update={"learning_rate": found}))
+    return start, _trainer(start, engine)
 
 
-def _loaded(data: Any, paper: Architecture | None, options: Options, progress: Watcher | None) -> Dataset:
-    """The data set, at the size that the text or the options ask for."""
-    channels, size = None, options.size
-    if paper is not None and paper.input_shape is not None:
-        channels, *spatial = paper.input_shape
-        if len(spatial) != 2:
-            raise OptionError(
-                f"INPUT {paper.input_shape} is not a picture (C, H, W); pictures are what can be trained on."
-            )
-        if size is not None and tuple(spatial) != size:
-            raise OptionError(
-                f"size={size} contradicts the network's INPUT {paper.input_shape}; leave one of them out."
-            )
-        size = (spatial[0], spatial[1])
-    return datasets.load(data, channels=channels, size=size, seed=options.seed, progress=progress)
-
-
-def _check_fit(paper: Architecture, data: Dataset) -> None:
-    if paper.input_shape != data.shape:
-        raise OptionError(f"the network takes {paper.input_shape}, the pictures of {data.name} are {data.shape}.")
-    if paper.classes != len(data.classes):
-        ending = f"ends in {paper.classes} scores" if paper.classes else "has no FC layer to end in"
-        count = len(data.classes)
-        raise OptionError(f"the network {ending}, but {data.name} has {count} classes; end it in FC, or FC {count}.")
-
-
-def _resumed(
-    resume: str | Path, network: Any, data: Any, out: Any, given: Mapping[str, Any], progress: Watcher | None
-) -> _Start:
-    """Where an interrupted run stands."""
-    found = checkpoints.load(Path(resume))
-    path = Path(resume)
-    if out is not None:
-        raise OptionError(f"{path}: a resumed run stays in its folder; leave out={str(out)!r} out.")
-    if not path.is_dir() or found.training is None:
-        raise CheckpointError(f"{path}: resume takes the folder of a run.")
-    stored = options_of(found.training.options)
-    if network is not None and zoo.architecture(network) != (kept := notation.parse(found.notation)):
-        raise CheckpointError(
-            f"{path}: holds another network, {notation.format(kept)}; leave the network out to resume it."
-        )
-    options = options_of(stored.model_dump() | dict(given))
-    changed = [name for name, value in stored if name != "epochs" and getattr(options, name) != value]
-    if changed:
-        raise OptionError(f"{path}: a run goes on with its own {', '.join(changed)}; start a new run to change that.")
-    if options.epochs != stored.epochs and options.schedule != "constant":
-        raise OptionError(
-            f"{path}: its schedule was laid out for {stored.epochs} epochs; "
-            "only a run with the constant schedule can be prolonged."
-        )
-    if options.epochs < len(found.training.history):
-        raise OptionError(f"{path}: {len(found.training.history)} epochs are done already, more than {options.epochs}.")
-    source = found.training.data if data is None else data
-    if source is None:
-        raise OptionError(f"{path}: was trained on data in memory; give it again.")
-    paper = notation.parse(found.notation)
-    loaded = (
-        source
-        if isinstance(source, Dataset)
-        else _loaded(source, paper, options.model_copy(update={"size": None}), progress)
+def _trainer(start: Start, engine: Engine | None) -> Trainer:
+    found = start.checkpoint
+    known = found.training if found is not None else None
+    trainer = Trainer(
+        start.network(),
+        start.data,
+        start.normalisation,
+        start.options,
+        list(known.history) if known else [],
+        augmentation=start.augmentation,
+        engine=engine,
     )
-    check_classes(found.classes, loaded)
-    if (count := len(loaded.train)) != found.training.pictures:
-        raise CheckpointError(
-            f"{path}: was trained on {found.training.pictures} pictures, {loaded.name} has {count} now; "
-            "a run can only go on with the same data."
-        )
-    if _digest(loaded) != found.training.digest:
-        raise CheckpointError(
-            f"{path}: the pictures or labels of {loaded.name} have changed since it was trained; "
-            "a run can only go on with the same data."
-        )
-    source = None if isinstance(source, Dataset) else _source(source)
-    return _Start(path.name, options, loaded, source, paper, found.normalisation, found)
+    if found is not None and known is not None:
+        optimizing.restore(trainer.optimizer, found.optimizer)
+        trainer.sums = known.sums
+        if trainer.average is not None:
+            trainer.average.restore(found.weights, known.updates)
+    return trainer
 
 
-def _digest(data: Dataset) -> str:
-    """Of the training pictures and their labels."""
-    digest = sha256(data.train.inputs.contiguous().numpy().data)
-    digest.update(data.train.targets.contiguous().numpy().data)
-    return digest.hexdigest()
+class _Keeper:
+    """Writes what is to be kept, when it is due."""
+
+    def __init__(self, folder: Path, start: Start, trainer: Trainer, group: Group) -> None:
+        self.folder, self.start, self.trainer, self.group = folder, start, trainer, group
+        self.began = self.saved = time.monotonic()
+        self.spent = sum(figures["seconds"] for figures in trainer.history) + trainer.sums.seconds
+
+    def pauses(self) -> bool:
+        """Whether a checkpoint is due in the middle of an epoch, or the time is up."""
+        return time.monotonic() - self.saved > 60 * self.start.options.checkpoint_minutes or self._late()
+
+    def _late(self) -> bool:
+        minutes = self.start.options.minutes
+        return minutes is not None and self.spent + time.monotonic() - self.began > 60 * minutes
+
+    def time_is_up(self) -> bool:
+        """Whether the minutes are spent, by the first process's clock."""
+        return bool(self.group.agree(self._late()))
+
+    def begin(self) -> None:
+        """Write what trains the same again, and the first checkpoint."""
+        if self.group.first:
+            text = written_config(notation.format(self.start.architecture), self.start.source, self.start.options)
+            files.write(self.folder / CONFIG, text.encode())
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, then the figures of all finished epochs, each under a temporary name first."""
+        content = _content(self.start, self.trainer)
+        self.saved = time.monotonic()
+        if not self.group.first:
+            return
+        checkpoints.save(self.folder / checkpoints.FILE, content)
+        if self.trainer.sums.step == 0:
+            _write_figures(self.folder, self.trainer.history, self.start.options.log)
+
+    def keep_best(self) -> None:
+        """Keep the weights of the epoch that is just done if it is the best so far."""
+        if training.best_epoch(self.trainer.history) == len(self.trainer.history):
+            content = replace(_content(self.start, self.trainer), optimizer={}, raw={})
+            if self.group.first:
+                checkpoints.save(self.folder / checkpoints.BEST, content)
+
+
+def _content(start: Start, trainer: Trainer) -> Checkpoint:
+    """Everything that is needed to predict and to go on; each process must ask."""
+    own = {name: processes.whole(tensor) for name, tensor in trainer.network.state_dict().items()}
+    average = trainer.average
+    return Checkpoint(
+        notation=notation.format(start.architecture),
+        classes=start.data.classes,
+        normalisation=start.normalisation,
+        reader=start.data.reader,
+        dtype=str(start.data.train.dtype).removeprefix("torch."),
+        task=start.data.task,
+        weights=own if average is None else {n: processes.whole(t) for n, t in average.tensors.items()},
+        optimizer=optimizing.state(trainer.optimizer),
+        raw={} if average is None else own,
+        training=Training(
+            options=start.options.model_dump(mode="json"),
+            data=start.source,
+            examples=len(start.data.train),
+            digest=start.digest,
+            history=trainer.history,
+            sums=trainer.sums,
+            updates=0 if average is None else average.updates,
+        ),
+    )
+
+
+def _write_figures(folder: Path, history: list[dict[str, float]], log: tuple[str, ...]) -> None:
+    """The figures of all epochs: as lines of JSON, and in the forms that were asked for."""
+    files.write(folder / METRICS, "".join(json.dumps(figures) + "\n" for figures in history).encode())
+    if "csv" in log and history:
+        rows = [",".join(history[0]), *(",".join(map(repr, figures.values())) for figures in history)]
+        files.write(folder / "metrics.csv", ("\n".join(rows) + "\n").encode())
+    if "tensorboard" in log:
+        _write_events(folder / "tensorboard", history)
+
+
+def _write_events(folder: Path, history: list[dict[str, float]]) -> None:
+    """All figures anew, so that no epoch is missing and none stands twice, whenever the run was killed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise OptionError("log=tensorboard needs a package: pip install 'striate[tensorboard]'.") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for figures in history:
+            for name, value in figures.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, int(figures["epoch"]))
 
 
 def _new_folder(out: str | Path | None, name: str) -> Path:
@@ -270,60 +332,24 @@ def _new_folder(out: str | Path | None, name: str) -> Path:
             raise OutputError(f"{folder}: cannot be made ({error.strerror}); name a folder with out.") from None
 
 
-def _trainer(start: _Start) -> Trainer:
-    """The network and optimiser, as new or as the checkpoint left them."""
-    try:
-        with training.randomness(start.options.seed, -1):
-            network = Network(start.architecture)
-    except RuntimeError as error:
-        if "alloc" not in str(error):
-            raise
-        count = analyse(start.architecture).totals.parameters
-        raise OptionError(f"the network's {count:,} parameters need more memory than there is.") from None
-    history: list[dict[str, float]] = []
-    if start.checkpoint and start.checkpoint.training:
-        history = start.checkpoint.training.history
-        checkpoints.fit(network, start.checkpoint.weights)
-    trainer = Trainer(network, start.data, start.normalisation, start.options, history)
-    if start.checkpoint:
-        training.restore(trainer.optimizer, start.checkpoint.optimizer)
-    return trainer
-
-
-def _save(folder: Path, start: _Start, trainer: Trainer) -> None:
-    """Write the checkpoint, then the figures of all epochs, each under a temporary name first."""
-    content = Checkpoint(
-        notation=notation.format(start.architecture),
-        classes=start.data.classes,
-        normalisation=start.normalisation,
-        weights=trainer.network.state_dict(),
-        optimizer=training.state(trainer.optimizer),
-        training=Training(
-            options=start.options.model_dump(mode="json"),
-            data=start.source,
-            pictures=len(start.data.train),
-            digest=start.digest,
-            history=trainer.history,
-        ),
-    )
-    checkpoints.save(folder / checkpoints.FILE, content)
-    lines = "".join(json.dumps(figures) + "\n" for figures in trainer.history)
-    files.write(folder / "metrics.jsonl", lines.encode())
-
-
-def _finish(folder: Path, start: _Start, trainer: Trainer, last: Evaluation | None) -> Run:
-    """Write the report and sum up."""
-    evaluation = last or trainer.classifier.evaluate(start.data.test, start.options.loss)
-    seconds = sum(figures["seconds"] for figures in trainer.history)
-    settings = start.options.settled()
+def _finish(folder: Path, start: Start, trainer: Trainer, last: Measured | None, group: Group) -> Run:
+    """Measure the last weights on the test examples, write the report and sum up."""
+    evaluation = last if last is not None and start.data.validation is None else trainer.evaluate(start.data.test)
+    seconds = sum(figures["seconds"] for figures in trainer.history) + trainer.sums.seconds
+    seen = len(start.data.train) * len(trainer.history) + trainer.sums.step * trainer.batch_size
+    settings = start.options.changed()
     history = tuple(trainer.history)
-    material = showing.Material(trainer.classifier, start.data, evaluation, history, settings, folder, start.source)
+    classifier = Classifier.load(_content(start, trainer))  # what predicts: the whole network, with averaged weights
+    material = showing.Material(classifier, start.data, evaluation, history, settings, folder, start.source)
+    report = showing.write_report(material) if group.first else folder / "report.html"
     return Run(
         folder=folder,
         checkpoint=folder / checkpoints.FILE,
-        report=showing.write_report(material),
-        metrics={"accuracy": evaluation.accuracy, "loss": evaluation.loss},
-        images_per_second=len(start.data.train) * len(history) / max(seconds, 1e-9),
+        best=folder / checkpoints.BEST,
+        report=report,
+        metrics=training.summary(evaluation),
+        images_per_second=seen / max(seconds, 1e-9),
         history=history,
+        finished=trainer.finished,
         evaluation=evaluation,
     )

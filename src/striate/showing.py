@@ -17,7 +17,6 @@ from .analysis import describe
 from .datasets import Dataset
 from .errors import OptionError
 from .layers import Conv
-from .metrics import Evaluation
 from .options import options_of
 from .prediction import Classifier, check_classes, load_for
 
@@ -42,7 +41,7 @@ class Material:
 
     classifier: Classifier
     data: Dataset
-    evaluation: Evaluation
+    evaluation: Any
     history: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
     folder: Path
@@ -65,9 +64,11 @@ def material(
     """
     found = checkpoints.load(run)
     classifier = Classifier.load(found)
-    settings = options_of(found.training.options).settled() if found.training else {}
+    settings = options_of(found.training.options).changed() if found.training else {}
     source = data if data is not None or found.training is None else found.training.data
-    loaded = load_for(classifier.network.input_shape, source, settings, progress)
+    loaded = load_for(
+        found.reader.shape if found.reader else classifier.network.input_shape, source, settings, progress
+    )
     check_classes(classifier.classes, loaded)
     if not 0 <= example < len(loaded.test):
         raise OptionError(f"example={example}: {loaded.name} has test pictures 0 to {len(loaded.test) - 1}.")
@@ -130,12 +131,17 @@ def _train_command(m: Material) -> list[str]:
     if m.source is None:
         return []
     text = notation.format(m.classifier.network.architecture)
-    flags = [f"--{name.replace('_', '-')} {_written(value)}" for name, value in m.settings.items() if name not in OPEN]
+    flags = [_flag(name.replace("_", "-"), value) for name, value in m.settings.items() if name not in OPEN]
     return [" ".join(["striate train", shlex.quote(text), "--data", shlex.quote(m.source), *flags])]
 
 
-def _written(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list | tuple) else shlex.quote(str(value))
+def _flag(name: str, value: Any) -> str:
+    """An option as it is typed."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    if isinstance(value, list | tuple):
+        return f"--{name} {('x' if name == 'patch' else ',').join(map(str, value))}"
+    return f"--{name} {shlex.quote(str(value))}"
 
 
 def write_report(m: Material) -> Path:

@@ -1,28 +1,43 @@
-"""Training: one readable loop in plain PyTorch."""
+"""Training: one readable loop in plain PyTorch, the same for one process and for many."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import count
 
 import torch
 from torch import Tensor, nn
 
-from .datasets import Dataset, Normalisation
-from .errors import CheckpointError, OptionError, TrainingError
-from .metrics import Evaluation
+from . import synchronised_norms
+from .augmentation import Augmentation
+from .checkpoint import Sums
+from .datasets import Dataset, Normalisation, Split, Stored
+from .errors import OptionError, TrainingError
+from .feeding import Batch, Feed, batch_size, key, order, parts, randomness, steps_per_epoch, total_steps
+from .layers import Conv
+from .losses import Loss, balanced, mean
+from .machine import halves
+from .metrics import Evaluation, MaskEvaluation
 from .networks import Network
+from .optimizing import Average, optimizer, set_rate
 from .options import Options
-from .prediction import LOSSES, Classifier
+from .prediction import Classifier
+from .processes import Engine, Group, Plain, sharded
+from .schedules import rate
+from .splits import IGNORED
 
-RESIDENT = 2**30
 # Weight of the losses of auxiliary outputs: C. Szegedy et al., "Going Deeper with Convolutions", 2014, section 5.
 AUXILIARY = 0.3
 DIVERGED = 1000  # times the loss of guessing
+GLANCE = 0.2  # seconds between two looks at the loss
+CHUNK = 500
+WIDE = 16  # channels
 
 Watcher = Callable[[int, int, str], None]
+Measured = Evaluation | MaskEvaluation
 
 
 class Trainer:
@@ -30,10 +45,12 @@ class Trainer:
 
     Args:
         network: Changed in place.
-        data: Training and test pictures.
-        normalisation: What the pictures go through first.
+        data: Training and test examples.
+        normalisation: What they go through first.
         options: How to train.
         history: Figures of the epochs that are done.
+        augmentation: What changes training examples at random; none if not given.
+        engine: What runs a step: PyTorch itself if not given.
     """
 
     def __init__(
@@ -43,94 +60,265 @@ class Trainer:
         normalisation: Normalisation,
         options: Options,
         history: list[dict[str, float]],
+        *,
+        augmentation: Augmentation | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        self.device = device(options.device)
-        self.network, self.options, self.data, self.history = network.to(self.device), options, data, history
+        self.options, self.data, self.history = options, data, history
+        self.group, self.device = Group.current(), device(options.device)
+        self.channels_last = lies_channels_last(network, options, self.device)
+        self.half = precision(options, self.device) == "bfloat16"
+        self.network = network.to(self.device)
+        if self.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.group.size > 1:
+            synchronised_norms.share(self.network)
+        if options.parallel == "fsdp":
+            sharded(self.network)
         self.optimizer = optimizer(self.network, options)
-        self.targets = data.train.targets.to(self.device)
-        self.pictures = batches(data.train.inputs, normalisation, self.device)
-        self.classifier = Classifier(self.network, data.classes, normalisation)
-
-    def epoch(self, tick: Watcher) -> Evaluation:
-        """Show every training picture once, then look at the test pictures; the figures go into the history."""
-        number, count = len(self.history), len(self.targets)
-        size = count if self.options.batch_size == "full" else min(self.options.batch_size, count)
-        steps = math.ceil(count / size)
-        criterion = LOSSES[self.options.loss]
-        total = torch.zeros((), device=self.device, dtype=torch.float64)
-        right = torch.zeros((), device=self.device, dtype=torch.int64)
-        self.network.train()
-        began = time.perf_counter()
-        with randomness(self.options.seed, number):
-            order = torch.randperm(count).to(self.device)
-            for step, batch in enumerate(order.split(size)):
-                set_rate(self.optimizer, rate(self.options, number * steps + step, self.options.epochs * steps))
-                labels = self.targets[batch]
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-                    outputs = self.network(self.pictures(batch))
-                scores, *others = (one.float() for one in (outputs if isinstance(outputs, tuple) else (outputs,)))
-                loss = criterion(scores, labels)
-                for other in others:
-                    loss = loss + AUXILIARY * criterion(other, labels)
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
-                total += loss.detach() * len(batch)
-                right += (scores.detach().argmax(1) == labels).sum()
-                tick(step + 1, steps, f"epoch {number + 1} of {self.options.epochs}")
-        figures = {"train_loss": total.item() / count, "train_accuracy": right.item() / count}
-        return self._finish(number, figures, time.perf_counter() - began)
-
-    def _finish(self, number: int, figures: dict[str, float], seconds: float) -> Evaluation:
-        evaluation = self.classifier.evaluate(self.data.test, self.options.loss)
-        guessing = math.log(len(self.data.classes))
-        worst = max(
-            (figures["train_loss"], evaluation.loss), key=lambda loss: loss if math.isfinite(loss) else math.inf
+        self.engine = engine or Plain(options.parallel)
+        self.model, self.stepper = self.engine.prepare(self.network, self.optimizer)
+        self.average = Average(self.network, options.ema) if options.ema is not None else None
+        self.classifier = Classifier(
+            self.network, data.classes, normalisation, data.reader, data.task, data.train.dtype
         )
+        augmentation = augmentation or Augmentation(())
+        self.feed = Feed(data.train, normalisation, augmentation, options, self.device, self.channels_last)
+        self.loss = loss_of(options, data)
+        self.count = len(data.train)
+        self.sums = Sums()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the present epoch: all examples once, or fewer if ``steps`` ends the run within it."""
+        each = steps_per_epoch(self.options, self.count)
+        return min(each, total_steps(self.options, self.count) - len(self.history) * each)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or early stopping has ended the run."""
+        patience = self.options.early_stopping
+        best = best_epoch(self.history)
+        stale = patience is not None and best is not None and len(self.history) - best > patience
+        return self.steps <= 0 or stale
+
+    def epoch(self, tick: Watcher, pause: Callable[[], bool] | None = None) -> Measured | None:
+        """Show the rest of the epoch's training examples, then look at those to judge by; figures go into the history.
+
+        Args:
+            tick: Called with ``(done, total, what)``.
+            pause: Asked after each step whether to leave the epoch here; the next call goes on.
+
+        Returns:
+            How the network does on the examples to judge by; None if the epoch was left.
+
+        Raises:
+            TrainingError: The loss ran away.
+        """
+        number, first = len(self.history), self.sums.step
+        targets = self.data.train.targets if self.options.sampling == "balanced" else None
+        batches = order(self.options, number, self.count, targets).split(self.batch_size)
+        cut = [parts(batch, self.group, self.options.accumulate) for batch in batches[first : self.steps]]
+        each = steps_per_epoch(self.options, self.count)
+        feed = self.feed(number, [part for batch in cut for part in batch])
+        sums = _Running(self.sums, self.loss, self.device, self.group)
+        self.model.train()
+        began = looked = time.perf_counter()
+        with randomness(self.options.seed, number):
+            for step, batch in enumerate(cut, first):
+                set_rate(
+                    self.optimizer, rate(self.options, number * each + step, total_steps(self.options, self.count))
+                )
+                reseed(self.device, key(self.options.seed, number, step, self.group.rank))
+                self._step([next(feed) for _ in batch], sums)
+                now = time.perf_counter()
+                self.sums.step, ends = step + 1, step + 1 == self.steps
+                if step == first or ends or now - looked > GLANCE:
+                    looked = now
+                    speed = (step + 1 - first) * self.batch_size / (now - began)
+                    tick(step + 1, self.steps, self._told(number, sums, speed))
+                if pause is not None and not ends and self.group.agree(pause()):
+                    self.sums = sums.fixed(step + 1, time.perf_counter() - began)
+                    return None
+        done = sums.fixed(self.steps, time.perf_counter() - began)
+        return self._finish(number, done)
+
+    def _step(self, batch: Sequence[Batch], sums: _Running) -> None:
+        """One step of the optimiser: the gradients of all parts, then the update."""
+        counts = self._counts(batch)
+        for number, (inputs, targets, real) in enumerate(batch):
+            last = number == len(batch) - 1
+            with nullcontext() if last else self.engine.unsynchronised(self.model):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                    outputs = self.model(inputs)
+                scores, *others = outputs if isinstance(outputs, tuple) else (outputs,)
+                scores = scores.float()
+                totals = self.loss.totals(scores, targets)
+                value = mean(totals, counts)
+                for other in others:
+                    value = value + AUXILIARY * mean(self.loss.totals(other.float(), targets), counts)
+                self.engine.backward(value * self.group.size * real if self.group.size > 1 else value)
+            if real:
+                sums.add(totals, scores, targets)
+        if self.options.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        sums.count(counts)
+        if self.average is not None:
+            self.average.update()
+
+    def _counts(self, batch: Sequence[Batch]) -> list[Tensor | float]:
+        """What the totals of the whole batch, over all parts and processes, are divided by."""
+        each = [self.loss.counts(part.targets) for part in batch if part.real]
+        counts = [sum(column) for column in zip(*each, strict=True)] if each else [0.0] * len(self.loss.name.split("+"))
+        if self.group.size == 1:
+            return counts
+        return list(self.group.sum(torch.stack([torch.as_tensor(count, dtype=torch.float64) for count in counts])))
+
+    def _told(self, number: int, sums: _Running, speed: float) -> str:
+        return (
+            f"epoch {number + 1} of {self.epochs}, loss {sums.loss():.4f}, "
+            f"{speed:,.0f} {'pictures' if len(self.data.shape) == 3 else 'examples'}/s"
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all, the last one perhaps in part."""
+        return -(-total_steps(self.options, self.count) // steps_per_epoch(self.options, self.count))
+
+    def _finish(self, number: int, done: Sums) -> Measured:
+        loss = done.loss
+        figures = {"train_loss": loss, "train_accuracy": done.right[0] / max(done.right[1], 1.0)}
+        evaluation = self.evaluate()
+        guessing = math.log(len(self.data.classes))
+        judged = summary(evaluation)["loss"]
+        worst = max((loss, judged), key=lambda value: value if math.isfinite(value) else math.inf)
         if not worst < DIVERGED * guessing:
             raise TrainingError(
                 f"the loss became {worst:.2g} in epoch {number + 1} (guessing would give {guessing:.2g}): "
                 f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}."
             )
-        test = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
-        self.history.append({"epoch": number + 1, **figures, **test, "seconds": seconds})
+        self.sums = Sums()
+        self.history.append({"epoch": number + 1, **figures, **summary(evaluation), "seconds": done.seconds})
         return evaluation
 
+    @property
+    def batch_size(self) -> int:
+        """Examples of a step, over all processes."""
+        return batch_size(self.options, self.count)
 
-def rate(options: Options, step: int, steps: int) -> float:
-    """Learning rate of a step: constant, or one cycle (L. N. Smith and N. Topin, "Super-Convergence", 2018).
+    def losses(self, rate_of: Callable[[int], float]) -> Iterator[float]:
+        """The loss of one step after another, without end, with a learning rate for each."""
+        self.model.train()
+        step = 0
+        with randomness(self.options.seed, 0):
+            for epoch in count():
+                batches = order(self.options, epoch, self.count).split(self.batch_size)
+                cut = [parts(batch, self.group, self.options.accumulate) for batch in batches]
+                feed = self.feed(epoch, [part for batch in cut for part in batch])
+                for batch in cut:
+                    set_rate(self.optimizer, rate_of(step))
+                    sums = _Running(Sums(), self.loss, self.device, self.group)
+                    self._step([next(feed) for _ in batch], sums)
+                    yield sums.fixed(1, 0.0).loss
+                    step += 1
 
-    One cycle rises along a cosine from 1/25 of the peak over the first quarter of all steps and falls along another
-    to zero.
+    def evaluate(self, split: Split | Stored | None = None) -> Measured:
+        """How the network, or the average of its weights, does; not given, on the examples to judge by."""
+        judging = split or self.data.validation or self.data.test
+        with self.average.in_place() if self.average is not None else nullcontext():
+            return self.classifier.evaluate(judging, self.loss)
 
-    >>> [round(rate(Options(learning_rate=1.0), step, 8), 2) for step in range(9)]
-    [0.04, 0.52, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07, 0.0]
+
+class _Running:
+    """The sums of an epoch while it runs, on the device: nothing waits for them."""
+
+    def __init__(self, before: Sums, loss: Loss, where: torch.device, group: Group) -> None:
+        self.before, self.group = before, group
+        zeros = [0.0] * len(loss.name.split("+"))
+        mine = before if group.first else Sums()  # what was done before is counted once
+        self.totals = torch.tensor(mine.totals or zeros, dtype=torch.float64).to(where)
+        self.counts = torch.tensor(before.counts or zeros, dtype=torch.float64).to(where)
+        self.right = torch.tensor(mine.right, dtype=torch.float64).to(where)
+
+    def add(self, totals: Sequence[Tensor], scores: Tensor, targets: Tensor) -> None:
+        """The losses of a part, and how many of its examples were recognised."""
+        for place, total in enumerate(totals):
+            self.totals[place] += total.detach()
+        said = scores.detach().argmax(1)
+        if targets.dtype == torch.uint8:
+            counting = targets != IGNORED
+            self.right[0] += ((said == targets) & counting).sum()
+            self.right[1] += counting.sum()
+        else:
+            self.right[0] += (said == (targets.argmax(1) if targets.is_floating_point() else targets)).sum()
+            self.right[1] += len(targets)
+
+    def count(self, counts: Sequence[Tensor | float]) -> None:
+        """What the losses of a step were divided by."""
+        for place, number in enumerate(counts):
+            self.counts[place] += number
+
+    def loss(self) -> float:
+        """The mean so far, of this process's examples."""
+        return float((self.totals * self.group.size / self.counts).sum())
+
+    def fixed(self, step: int, seconds: float) -> Sums:
+        """As plain numbers, over all processes."""
+        totals, (right, seen) = (self.group.sum(values.clone()).tolist() for values in (self.totals, self.right))
+        return Sums(step, totals, self.counts.tolist(), (right, seen), self.before.seconds + seconds)
+
+
+def summary(evaluation: Measured) -> dict[str, float]:
+    """What goes into the history: loss and accuracy, and for masks the mean IoU."""
+    if isinstance(evaluation, Evaluation):
+        return {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    known = {"loss": evaluation.loss, "accuracy": evaluation.pixel_accuracy, "iou": evaluation.mean_iou}
+    return {name: math.nan if value is None else value for name, value in known.items()}
+
+
+def score(figures: Mapping[str, float]) -> float:
+    """What an epoch is judged by: the IoU of masks, else the accuracy.
+
+    >>> score({"accuracy": 0.5})
+    0.5
     """
-    if options.schedule == "constant":
-        return options.rate
-    top = steps / 4
-    low, share = (1 / 25, step / top) if step < top else (0.0, (steps - step) / (steps - top))
-    return options.rate * (low + (1 - low) * (1 - math.cos(math.pi * share)) / 2)
+    return figures.get("iou", figures.get("accuracy", -math.inf))
 
 
-@contextmanager
-def randomness(seed: int, epoch: int) -> Iterator[None]:
-    """Random numbers that depend on (seed, epoch) alone; the caller's generator is as before afterwards.
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
+    """The number of the first epoch with the highest IoU, or accuracy; None if there was no epoch.
 
-    Epoch -1 is for the first weights.
+    >>> best_epoch([{"accuracy": 0.5}, {"accuracy": 0.7}, {"accuracy": 0.7}])
+    2
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed * 1_000_003 + epoch + 1) % 2**63)
-        yield
+    scores = list(map(score, history))
+    return scores.index(max(scores)) + 1 if scores else None
 
 
-def batches(images: Tensor, normalisation: Normalisation, where: torch.device) -> Callable[[Tensor], Tensor]:
-    """Batches by index: normalised beforehand if that fits in a gigabyte, else batch by batch."""
-    if images.numel() * 4 <= RESIDENT:
-        ready = normalisation(images).to(where)
-        return lambda batch: ready[batch]
-    raw = images.to(where)
-    return lambda batch: normalisation(raw[batch])
+def loss_of(options: Options, data: Dataset) -> Loss:
+    """The loss that the options ask for, with the weights that the training examples give.
+
+    Raises:
+        OptionError: It does not fit the data.
+    """
+    chosen = options.class_weights
+    if chosen == "none":
+        return Loss(options.loss, None, options.label_smoothing)
+    weights = balanced(counts_of(data)) if chosen == "balanced" else chosen
+    if len(weights) != len(data.classes):
+        raise OptionError(f"class_weights has {len(weights)} numbers; {data.name} has {len(data.classes)} classes.")
+    return Loss(options.loss, torch.tensor(weights), options.label_smoothing)
+
+
+def counts_of(data: Dataset) -> list[int]:
+    """Training examples, or pixels of their masks, of each class."""
+    found = torch.zeros(256 if data.task == "masks" else len(data.classes), dtype=torch.int64)
+    for start in range(0, len(data.train), CHUNK):
+        _, targets = data.train.take(torch.arange(start, min(start + CHUNK, len(data.train))))
+        found += targets.flatten().long().bincount(minlength=len(found))
+    return found[: len(data.classes)].tolist()
 
 
 def device(name: str) -> torch.device:
@@ -140,50 +328,38 @@ def device(name: str) -> torch.device:
         OptionError: It cannot be used here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise OptionError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-def optimizer(network: nn.Module, options: Options) -> torch.optim.Optimizer:
-    """Stochastic gradient descent, the same with momentum 0.9 (Polyak), or AdamW (Loshchilov and Hutter, 2019)."""
-    parameters = list(network.parameters())
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.decay, fused=True)
-    momentum = 0.9 if options.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(parameters, lr=options.rate, momentum=momentum, weight_decay=options.decay, fused=True)
+def precision(options: Options, where: torch.device) -> str:
+    """The arithmetic of the network: "auto" is bfloat16 where that is multiplied faster than float32."""
+    if options.precision != "auto":
+        return options.precision
+    if where.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(where) >= (8, 0) else "float32"
+    return "bfloat16" if where.type == "cpu" and "AMX BF16" in halves() else "float32"
 
 
-def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Give every parameter this learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = value
+def lies_channels_last(network: Network, options: Options, where: torch.device) -> bool:
+    """Whether maps lie channels-last: where products of matrices are what costs, and kernels read whole pixels.
 
-
-def state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors, named ``parameter number/state name``."""
-    return {
-        f"{number}/{name}": torch.as_tensor(value)
-        for number, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-        if value is not None
-    }
-
-
-def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the tensors that :func:`state` took from one like it.
-
-    Raises:
-        CheckpointError: A tensor fits no parameter.
+    That is in bfloat16, and on the CPU for networks in which a convolution has at least 16 channels on either side.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, _, name = key.partition("/")
-        known = number.isdecimal() and int(number) < len(parameters)
-        if not known or tensor.shape not in ((), parameters[int(number)].shape):
-            raise CheckpointError(f"its optimiser holds {key} {tuple(tensor.shape)}, which fits no parameter.")
-        entries.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+    if options.layout != "auto" or len(network.input_shape) not in (3, 4):
+        return options.layout == "channels-last"
+    wide = any(
+        min(layer.weight.shape[:2]) >= WIDE or layer.groups > 1
+        for layer in network.modules()
+        if isinstance(layer, Conv)
+    )
+    return wide and (where.type == "cpu" or precision(options, where) == "bfloat16")
+
+
+def reseed(where: torch.device, seed: int) -> None:
+    """Seed the generator that dropout draws from; :func:`torch.manual_seed` costs a hundred times as much."""
+    generator = torch.cuda.default_generators[where.index or 0] if where.type == "cuda" else torch.default_generator
+    generator.manual_seed(seed)

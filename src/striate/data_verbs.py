@@ -1,0 +1,291 @@
+"""The verbs of the command line that need data: look at it, train on it, measure, predict, show, export."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from csv import writer
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from .commands import AsJson, Run, numbers, one_network, percent, progress_bar, show_values, square, verb
+from .errors import OptionError, unknown_name
+
+Data = Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")]
+
+
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """A verb with a flag for every field of :class:`striate.options.Options`, given to it as ``options``."""
+    from .options import Options
+
+    own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "options"]
+    fields = [_flag(name, field) for name, field in Options.model_fields.items()]
+    run: Any = lambda **given: function(  # noqa: E731  (typer reads the signature that it is given below)
+        **{p.name: given[p.name] for p in own}, options=_options({f.name: given[f.name] for f in fields})
+    )
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__signature__ = inspect.Signature([*own, *fields])
+    run.__annotations__ = {p.name: p.annotation for p in [*own, *fields]}
+    return run
+
+
+def _flag(name: str, field: Any) -> inspect.Parameter:
+    """One field as an option of the command line: a switch if it is true or false, else a word."""
+    switch = bool in (field.annotation, *get_args(field.annotation))
+    default = "" if field.default in (None, ()) else f"  [{field.default}]"
+    help_ = f"{field.description.removesuffix('.')}.{'' if switch else default}"
+    annotation: Any = Annotated[bool | None, typer.Option(help=help_)]
+    if not switch:
+        annotation = Annotated[str | None, typer.Option(help=help_)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags as options: numbers where they are numbers, lists where a field takes several."""
+    from .options import Options, number
+
+    found = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        kinds = (Options.model_fields[name].annotation, *get_args(Options.model_fields[name].annotation))
+        several = any(get_origin(kind) is tuple for kind in kinds)
+        if name in ("size", "patch"):
+            found[name] = square(numbers(f"--{name}", value, "64x64", fewest=1))
+        elif several and (name not in ("class_weights",) or "," in value):
+            found[name] = tuple(number(part.strip()) for part in value.split(",") if part.strip())
+        else:
+            found[name] = value if isinstance(value, bool) or name in ("augment", "weights") else number(value)
+    return found
+
+
+@verb("striate train lenet5 --data fashion-mnist-mini --epochs 15")
+@with_options
+def train(
+    network: Annotated[str | None, typer.Argument(help="A network text, zoo name or file.")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE...]", help="Numbers for the names that the text uses.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A folder, archive, index or array file, or a name.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run.  [a new one under runs/]")] = None,
+    resume: Annotated[str | None, typer.Option(help="Folder of an interrupted run to go on with.")] = None,
+    config: Annotated[str | None, typer.Option(help="TOML file with any of these options; flags go before it.")] = None,
+    as_json: AsJson = False,
+    options: Any = None,
+) -> None:
+    """Train a network on labelled examples; write checkpoints, figures and a report."""
+    from . import notation, runs, zoo
+    from .processes import announced
+
+    if network is not None and values:
+        bound = one_network("train", network, values)
+        network = notation.format(zoo.architecture(network, {name: choices[0] for name, choices in bound.items()}))
+    first = announced(os.environ).get("RANK", "0") == "0"
+    with progress_bar(first) as (bar, line), stopping_on_sigterm():
+
+        def figures(f: Mapping[str, Any]) -> None:
+            overlap = f"   IoU {f['iou']:.4f}" if "iou" in f else ""
+            line(
+                f"epoch {f['epoch']:3}   train loss {f['train_loss']:.4f}   test loss {f['loss']:.4f}   "
+                f"test accuracy {100 * f['accuracy']:6.2f} %{overlap}   {f['seconds']:.1f} s"
+            )
+
+        run = runs.train(
+            network,
+            data,
+            out=out,
+            resume=resume,
+            config=config,
+            progress=bar,
+            on_epoch=None if as_json else figures,
+            **options,
+        )
+    if first:
+        show_values(_run_values(run), _run_text(run), as_json)
+
+
+@contextmanager
+def stopping_on_sigterm() -> Iterator[None]:
+    """SIGTERM, which clusters send before they stop a job, ends a run as Ctrl-C does."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@verb("striate evaluate runs/lenet5-fashion-mnist-mini")
+def evaluate(
+    run: Run,
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="test, validation, train or all.")] = "test",
+    average: Annotated[str, typer.Option(help="none, flip or ten-crop: the mean over several views.")] = "none",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained network on labelled examples: accuracy, precision, recall, F1, calibration; IoU for masks."""
+    from . import prediction
+
+    with progress_bar() as (bar, _):
+        found = prediction.evaluate(run, data, split=split, average=average, progress=bar)
+    show_values(found.to_dict(), measured_text(found), as_json)
+
+
+@verb("striate predict runs/lenet5-fashion-mnist-mini shoe.png")
+def predict(
+    run: Run,
+    examples: Annotated[
+        list[str], typer.Argument(help="Files, folders, archives, patterns or .npy arrays; - reads standard input.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for each example.")] = 3,
+    average: Annotated[str, typer.Option(help="none, flip or ten-crop: the mean over several views.")] = "none",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print a table for spreadsheets, one example a line.")] = False,
+    masks: Annotated[str | None, typer.Option(help="Folder for the masks of networks that give some, as PNG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is on pictures, or what any other file of examples is, with probabilities."""
+    from . import prediction
+
+    sources: list[Any] = [
+        one for word in examples for one in (prediction.standard_input(stdin()) if word == "-" else [word])
+    ]
+    classifier = prediction.Classifier.load(run)
+    with progress_bar() as (bar, _):
+        found = prediction.predictions(classifier, sources, average=average, skip_bad=skip_bad, progress=bar)
+        if masks is not None:
+            found = _with_masks(found, Path(masks), classifier.task)
+        for line in _lines(found, classifier.classes, top, "json" if as_json else "csv" if csv else "text"):
+            typer.echo(line)
+
+
+def stdin() -> bytes:
+    """All bytes of standard input."""
+    return sys.stdin.buffer.read()
+
+
+def _lines(found: Iterable[Any], classes: tuple[str, ...], top: int, form: str) -> Iterator[str]:
+    """Predictions as lines, one by one, so that memory stays as it is."""
+    if form == "json":
+        yield "["
+        before = ""
+        for one in found:
+            if before:
+                yield before + ","
+            before = json.dumps(one.to_dict(), ensure_ascii=False)
+        yield f"{before}\n]"
+        return
+    if form == "csv":
+        yield _row(["picture", "label", "probability", *classes])
+    for one in found:
+        ranked = one.probabilities
+        if form == "csv":
+            yield _row([one.picture, one.label, one.probability, *(ranked[name] for name in classes)])
+        else:
+            yield f"{one.picture}: " + ", ".join(f"{n} {percent(share)}" for n, share in list(ranked.items())[:top])
+
+
+def _row(values: Iterable[Any]) -> str:
+    """One line of a table, quoted where it must be."""
+    line = io.StringIO()
+    writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
+
+
+def _with_masks(found: Iterable[Any], folder: Path, task: str) -> Iterator[Any]:
+    """Predictions whose masks are written on the way, each under the name of its picture."""
+    from . import images
+
+    if task != "masks":
+        raise OptionError(f"--masks {folder}: this network gives each example one class, and no mask.")
+    for number, one in enumerate(found):
+        name = PurePosixPath(one.picture.replace(": ", "/")).stem
+        images.write_mask(folder / f"{number:05}-{name}.png", one.mask)
+        yield one
+
+
+@verb("striate show runs/lenet5-fashion-mnist-mini --only columns --example 7")
+def show(
+    run: Run,
+    only: Annotated[
+        list[str] | None, typer.Option(help="curves, accuracy, confusion, mistakes, filters, columns.  [all]")
+    ] = None,
+    example: Annotated[int, typer.Option(min=0, help="Test picture to follow through the layers.")] = 0,
+    data: Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the pictures.  [pictures/ in the run]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the pictures of a trained network as PNG files."""
+    from . import showing
+
+    for name in only or ():
+        if name not in showing.SHOWN:
+            raise unknown_name("picture", name, showing.SHOWN)
+    with progress_bar() as (bar, _):
+        material = showing.material(run, data, example, bar)
+    paths = showing.write_pictures(material, Path(out) if out else material.folder / "pictures", only or showing.SHOWN)
+    show_values([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
+
+
+def measured_text(found: Any) -> str:
+    """An evaluation as a person reads it: the whole in a line, then a row for each class."""
+    masks = hasattr(found, "mean_iou")
+    names = ("iou", "dice") if masks else ("precision", "recall", "f1")
+    described = found.to_dict()
+    if masks:
+        head = (
+            f"Mean IoU {_figure(found.mean_iou)}, pixel accuracy {_figure(found.pixel_accuracy)} "
+            f"of {found.pictures:,} pictures, loss {found.loss:.4f}"
+        )
+    else:
+        top = f", top 5 {100 * found.top_k(5):.2f} %" if len(found.classes) > 9 else ""
+        head = (
+            f"Accuracy {100 * found.accuracy:.2f} %{top} of {len(found.labels):,} examples, loss {found.loss:.4f}, "
+            f"calibration error {found.calibration_error():.4f}"
+        )
+    width = max(map(len, found.classes))
+    rows = [f"  {'':{width}}  {'support':>10}" + "".join(f"  {name:>9}" for name in names)]
+    for name, figures in described["classes"].items():
+        rows.append(
+            f"  {name:{width}}  {figures['support']:>10,}" + "".join(f"  {_figure(figures[n]):>9}" for n in names)
+        )
+    return "\n".join([head, *rows])
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _run_values(run: Any) -> dict[str, Any]:
+    paths = {name: str(getattr(run, name)) for name in ("folder", "checkpoint", "best", "report")}
+    return {
+        **paths,
+        **run.metrics,
+        "finished": run.finished,
+        "images_per_second": run.images_per_second,
+        "history": list(run.history),
+    }
+
+
+def _run_text(run: Any) -> str:
+    overlap = f", mean IoU {run.metrics['iou']:.4f}," if "iou" in run.metrics else ""
+    folder = shlex.quote(str(run.folder))
+    more = "" if run.finished else f"\nGo on:      striate train --resume {folder}"
+    return (
+        f"Accuracy {100 * run.metrics['accuracy']:.2f} %{overlap} on the test examples, "
+        f"{run.images_per_second:,.0f} examples per second while training.\n"
+        f"Report:     {run.report}\nCheckpoint: {run.checkpoint}\n"
+        f"Predict:    striate predict {folder} FILE...{more}"
+    )

@@ -1,0 +1,276 @@
+"""Before the first step: network, data and options brought together, new or as a run was left, or refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import checkpoint as checkpoints
+from . import datasets, feeding, loading, notation, zoo
+from .analysis import analyse
+from .architecture import DEFAULTS, Architecture
+from .augmentation import Augmentation, recipe
+from .checkpoint import Checkpoint
+from .datasets import Dataset, Normalisation
+from .errors import CheckpointError, OptionError
+from .networks import Network
+from .operations import BatchNorm
+from .options import Options, options_of
+from .prediction import check_classes, load_for
+from .processes import Group
+from .training import Watcher, loss_of
+
+KINDS = {2: "signals", 3: "pictures", 4: "volumes"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything that a run needs, settled.
+
+    Args:
+        name: What a new folder is called after.
+        options: How to train.
+        data: The examples.
+        source: The data's name or path, so that it is found again from anywhere; None if it was in memory.
+        architecture: Every number known.
+        normalisation: Of the training examples.
+        augmentation: Of the training examples.
+        checkpoint: Where an interrupted run stands.
+    """
+
+    name: str
+    options: Options
+    data: Dataset
+    source: str | None
+    architecture: Architecture
+    normalisation: Normalisation
+    augmentation: Augmentation
+    checkpoint: Checkpoint | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the training examples and their targets."""
+        return self.data.train.digest()
+
+    def network(self) -> Network:
+        """The network with its first weights: random ones of the seed, those of a file, or those of the run.
+
+        Raises:
+            OptionError: It needs more memory than there is.
+            CheckpointError: Weights do not fit.
+        """
+        try:
+            with feeding.randomness(self.options.seed, -1):
+                network = Network(self.architecture)
+        except RuntimeError as error:
+            if "alloc" not in str(error):
+                raise
+            count = analyse(self.architecture).totals.parameters
+            raise OptionError(f"the network's {count:,} parameters need more memory than there is.") from None
+        if self.checkpoint is not None:
+            checkpoints.fit(network, self.checkpoint.raw or self.checkpoint.weights)
+        elif self.options.weights is not None:
+            loading.transfer(network, self.options.weights)
+        return network
+
+
+def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher | None) -> Start:
+    """A new run.
+
+    Raises:
+        OptionError: Network, data and options do not go together.
+        DataError: The data cannot be used.
+        NotationError: The text cannot be read.
+    """
+    if network is None or data is None:
+        raise OptionError(
+            "name a network and a data set to train, as in striate train lenet5 --data fashion-mnist-mini, "
+            "or striate.train('lenet5', 'fashion-mnist-mini')."
+        )
+    options = options_of(given)
+    if hasattr(network, "architecture") and not isinstance(network, Architecture):
+        raise OptionError(
+            "train starts weights of its own, from a text, a zoo name or a file, and got a network that has some; "
+            "give striate.notation.format(network.architecture) to train its text anew."
+        )
+    paper = zoo.architecture(network)
+    named = not isinstance(network, Architecture) and str(network) in zoo.names()
+    loaded = data if isinstance(data, Dataset) else load(data, None if named else paper, options, progress)
+    masks, count = loaded.task == "masks", len(loaded.classes)
+    shape = loaded.shape if options.patch is None or not named else (loaded.shape[0], *options.patch)
+    if named:
+        paper = paper.adapted(shape, count, maps=masks)
+    elif masks and paper.ends_open:
+        paper = paper.adapted(None, count, maps=True)
+    bound = paper.bind(filters=options.filters, hidden=options.hidden)
+    known: dict[str, Any] = DEFAULTS | {"input": shape, "classes": count}
+    bound = bound.bind(**{name: known[name] for name in bound.open})
+    check_fit(bound, loaded, options)
+    check_batches(bound, options, len(loaded.train), Group.current())
+    name = f"{network if named else 'network'}-{loaded.name}"
+    source = None if isinstance(data, Dataset) else source_of(data)
+    return _settled(name, options, loaded, source, bound, None)
+
+
+def _settled(
+    name: str, options: Options, data: Dataset, source: str | None, paper: Architecture, found: Checkpoint | None
+) -> Start:
+    augmentation = recipe(options.augment, kind_of(data), data.task, data.shape, len(data.classes))
+    loss_of(options, data).check(masks=data.task == "masks", mixed=augmentation.mixes)
+    normalisation = found.normalisation if found else Normalisation.of(data.train)
+    return Start(name, options, data, source, paper, normalisation, augmentation, found)
+
+
+def kind_of(data: Dataset) -> str:
+    """What its inputs are: "picture", "signal", "volume" or "series"."""
+    return data.reader.kind if data.reader is not None else {2: "series", 4: "volume"}.get(len(data.shape), "picture")
+
+
+def source_of(data: str | Path) -> str:
+    """A data set's own name, or its whole path, so that it is found again from anywhere."""
+    written = str(data)
+    if written in datasets.BUNDLED or written.startswith("hf:"):
+        return written
+    return str(Path(written).expanduser().absolute())
+
+
+def load(data: Any, paper: Architecture | None, options: Options, progress: Watcher | None) -> Dataset:
+    """The data set, at the size that the text or the options ask for.
+
+    Raises:
+        OptionError: They contradict each other.
+        DataError: The data cannot be used.
+    """
+    channels, size = None, options.size
+    if paper is not None and paper.input_shape is not None and options.patch is None:
+        channels, *spatial = paper.input_shape
+        if size is not None and tuple(spatial) != size:
+            raise OptionError(
+                f"size={size} contradicts the network's INPUT {paper.input_shape}; leave one of them out."
+            )
+        size = tuple(spatial)
+    return datasets.load(
+        data,
+        channels=channels,
+        size=size,
+        seed=options.seed,
+        skip_bad=options.skip_bad,
+        stream=options.stream,
+        validation=options.validation,
+        progress=progress,
+    )
+
+
+def check_fit(paper: Architecture, data: Dataset, options: Options) -> None:
+    """Refuse a network that takes other inputs, or gives other outputs, than the data has.
+
+    Raises:
+        OptionError: The message says which.
+    """
+    wanted = data.shape if options.patch is None else (data.shape[0], *options.patch)
+    if paper.input_shape != wanted:
+        what = KINDS.get(len(wanted), "examples")
+        raise OptionError(f"the network takes {paper.input_shape}, the {what} of {data.name} are {wanted}.")
+    output, count = paper.shapes()[paper.results[0]], len(data.classes)
+    if data.task == "masks":
+        if output != (count, *wanted[1:]):
+            raise OptionError(
+                f"the network gives {output}, but the masks of {data.name} need {(count, *wanted[1:])}: a map for each "
+                f"of {count} classes, as large as the input; end it in CONV1-{count} at full size."
+            )
+    elif output != (count,):
+        classes = paper.classes
+        ending = f"ends in {classes} scores" if classes else "has no FC layer to end in"
+        raise OptionError(f"the network {ending}, but {data.name} has {count} classes; end it in FC, or FC {count}.")
+
+
+def check_batches(paper: Architecture, options: Options, count: int, group: Group) -> None:
+    """Refuse batches that batch normalisation cannot use: one value for each channel, or none in some process.
+
+    Raises:
+        OptionError: The message says which layer and which batch.
+    """
+    size = feeding.batch_size(options, count)
+    sizes = {size, count % size or size}
+    lone = 1 in {len(part.indices) for n in sizes for part in feeding.parts(torch.arange(n), group, options.accumulate)}
+    for node, row in zip(paper, analyse(paper).rows, strict=True):
+        if lone and isinstance(node.operation, BatchNorm) and prod(row.output_shape[1:]) == 1:
+            raise OptionError(
+                f"{node.name} cannot normalise a batch of 1 picture, which batch_size={options.batch_size} leaves of "
+                f"{count}; give another batch_size, or leave out BN."
+            )
+
+
+def resumed(
+    resume: str | Path, network: Any, data: Any, out: Any, given: Mapping[str, Any], progress: Watcher | None
+) -> Start:
+    """Where an interrupted run stands.
+
+    Raises:
+        CheckpointError: It cannot be read, or was another run.
+        OptionError: What was given contradicts it.
+        DataError: The data cannot be used.
+    """
+    found = checkpoints.load(Path(resume))
+    path = Path(resume)
+    if out is not None:
+        raise OptionError(f"{path}: a resumed run stays in its folder; leave out={str(out)!r} out.")
+    if not path.is_dir() or found.training is None:
+        raise CheckpointError(f"{path}: resume takes the folder of a run.")
+    stored = options_of(found.training.options)
+    if network is not None and zoo.architecture(network) != (kept := notation.parse(found.notation)):
+        raise CheckpointError(
+            f"{path}: holds another network, {notation.format(kept)}; leave the network out to resume it."
+        )
+    options = options_of(stored.model_dump() | dict(given))
+    _check_same(path, stored, options, found)
+    source = found.training.data if data is None else data
+    if source is None:
+        raise OptionError(f"{path}: was trained on data in memory; give it again.")
+    paper = notation.parse(found.notation)
+    loaded = load_for(
+        found.reader.shape if found.reader else paper.input_shape or (), source, options.model_dump(), progress
+    )
+    check_classes(found.classes, loaded)
+    _check_data(path, found, loaded)
+    source = None if isinstance(source, Dataset) else source_of(source)
+    return _settled(path.name, options, loaded, source, paper, found)
+
+
+FREE = ("epochs", "steps", "minutes", "workers", "device", "log", "checkpoint_minutes")  # may change on the way
+
+
+def _check_same(path: Path, stored: Options, options: Options, found: Checkpoint) -> None:
+    changed = [name for name, value in stored if name not in FREE and getattr(options, name) != value]
+    if changed:
+        raise OptionError(f"{path}: a run goes on with its own {', '.join(changed)}; start a new run to change that.")
+    if (options.epochs, options.steps) != (stored.epochs, stored.steps) and options.schedule != "constant":
+        planned = f"{stored.steps} steps" if stored.steps else f"{stored.epochs} epochs"
+        raise OptionError(
+            f"{path}: its schedule was laid out for {planned}; only a run with the constant schedule can be prolonged."
+        )
+    done = len(found.training.history) if found.training else 0
+    if options.steps is None and options.epochs < done:
+        raise OptionError(f"{path}: {done} epochs are done already, more than {options.epochs}.")
+
+
+def _check_data(path: Path, found: Checkpoint, loaded: Dataset) -> None:
+    training = found.training
+    if training is None:
+        return
+    if (count := len(loaded.train)) != training.examples:
+        raise CheckpointError(
+            f"{path}: was trained on {training.examples} examples, {loaded.name} has {count} now; "
+            "a run can only go on with the same data."
+        )
+    if loaded.train.digest() != training.digest:
+        raise CheckpointError(
+            f"{path}: the examples or targets of {loaded.name} have changed since it was trained; "
+            "a run can only go on with the same data."
+        )

@@ -1,0 +1,308 @@
+"""Sweeps: many runs over a space of options and of a text's names, chosen by Optuna and shared by many processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import files, notation, runs, training, zoo
+from .errors import OptionError, StriateError
+from .options import Options, number
+
+JOURNAL, SPEC, STUDY = "journal.log", "sweep.json", "sweep"
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values that one name may take.
+
+    Args:
+        values: These, if they are listed.
+        low: Else from here
+        high: to here, inclusive; whole numbers if both are.
+        log: Evenly by their logarithms.
+
+    >>> Choice.of("learning_rate", "1e-4..1e-1:log")
+    Choice(values=(), low=0.0001, high=0.1, log=True)
+    >>> Choice.of("optimizer", "adamw,momentum").values
+    ('adamw', 'momentum')
+    """
+
+    values: tuple[Any, ...] = ()
+    low: float = 0
+    high: float = 0
+    log: bool = False
+
+    @staticmethod
+    def of(name: str, written: str) -> Choice:
+        """From what a person writes: ``1..3``, ``1e-4..1e-1:log`` or ``16,32,64``.
+
+        Raises:
+            OptionError: It is none of these.
+        """
+        words, _, scale = written.partition(":")
+        low, dots, high = words.partition("..")
+        try:
+            if not dots:
+                return Choice(values=tuple(number(word.strip()) for word in words.split(",") if word.strip()))
+            first, last = number(low), number(high)
+            if isinstance(first, str) or not first < last or scale not in ("", "log") or (scale and first <= 0):
+                raise ValueError
+        except (ValueError, TypeError):
+            raise OptionError(
+                f"{name}={written}: expected a range such as 1..3 or 1e-4..1e-1:log, or a list such as 16,32,64."
+            ) from None
+        return Choice(low=first, high=last, log=bool(scale))
+
+    def drawn(self, name: str, trial: Any) -> Any:
+        """One of the values, as Optuna's trial suggests."""
+        if self.values:
+            return trial.suggest_categorical(name, list(self.values))
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, float(self.low), float(self.high), log=self.log)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Args:
+        number: Of the trial, from 0.
+        values: What was chosen.
+        score: Best accuracy, or mean IoU, on the examples to judge by; None if the run failed.
+        state: "complete", "pruned" or "fail".
+        folder: Of the run.
+    """
+
+    number: int
+    values: dict[str, Any]
+    score: float | None
+    state: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The outcome of a sweep.
+
+    Args:
+        folder: Where everything was written.
+        trials: All of them, the best first.
+    """
+
+    folder: Path
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The trial with the highest score.
+
+        Raises:
+            OptionError: None was completed.
+        """
+        if not self.trials or self.trials[0].score is None:
+            raise OptionError(f"{self.folder}: no trial was completed.")
+        return self.trials[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        trials = [{**one.__dict__, "folder": str(one.folder)} for one in self.trials]
+        return {"folder": str(self.folder), "trials": trials}
+
+    def __str__(self) -> str:
+        names = list(self.trials[0].values) if self.trials else []
+        cells = [["trial", "score", "state", *names]]
+        for one in self.trials:
+            score = "–" if one.score is None else f"{one.score:.4f}"
+            chosen = [f"{v:.4g}" if isinstance(v := one.values.get(name, "–"), float) else str(v) for name in names]
+            cells.append([str(one.number), score, one.state, *chosen])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in cells)
+
+
+def sweep(
+    network: str | Path,
+    data: str | Path,
+    space: Mapping[str, str],
+    *,
+    trials: int = 20,
+    jobs: int = 1,
+    ray: bool = False,
+    out: str | Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> Sweep:
+    """Train many times over a space of options and names, and say which did best.
+
+    Optuna's tree-structured Parzen estimator chooses (J. Bergstra et al., "Algorithms for Hyper-Parameter
+    Optimization", 2011); runs that are worse than the median at their epoch are stopped. Judged are examples that are
+    neither trained on nor the test part: the data's validation part, or a tenth of the training part. Any number of
+    processes and machines may work on one sweep: each calls this with the same folder, which holds Optuna's journal.
+
+    Args:
+        network: Notation text, zoo name or file; names in it may be swept.
+        data: A data set's name or path.
+        space: For each option or name what it may be: ``"1..3"``, ``"1e-4..1e-1:log"``, ``"adamw,momentum"``.
+        trials: How many in all; a sweep that is there goes on up to this number.
+        jobs: Processes on this machine.
+        ray: Let Ray run the jobs, on whatever machines it has.
+        out: The sweep's folder; None is ``sweeps/`` and the network's name.
+        progress: Called with ``(done, total, what)``.
+        **options: Those of training that stay the same.
+
+    Raises:
+        OptionError: A name or a value cannot be used, or a package is missing.
+        DataError: The data cannot be used.
+    """
+    choices = {name: Choice.of(name, written) for name, written in space.items()}
+    if not choices:
+        raise OptionError("a sweep needs something to vary, as in learning_rate=1e-4..1e-1:log or N=1..3.")
+    _check_names(network, choices, options)
+    named = str(network) if str(network) in zoo.names() else "network"
+    folder = Path(out) if out is not None else Path("sweeps") / f"{named}-{Path(str(data)).stem}"
+    options.setdefault("validation", HELD_OUT)
+    spec = {"network": str(network), "data": str(data), "space": dict(space), "options": options}
+    _check_spec(folder, spec)
+    seed = int(options.get("seed", 0))
+    _study(folder, seed)
+    if ray:
+        _by_ray(folder, trials, jobs, seed)
+    elif jobs > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            threads = max(1, torch.get_num_threads() // jobs)
+            list(pool.map(_work, [folder] * jobs, [trials] * jobs, range(seed, seed + jobs), [threads] * jobs))
+    else:
+        _work(folder, trials, seed, None, progress)
+    return _outcome(folder, seed)
+
+
+def _check_names(network: str | Path, choices: Mapping[str, Choice], options: Mapping[str, Any]) -> None:
+    used = notation.read(zoo.read(network), _firsts(choices))[1]
+    for name in [*choices, *options]:
+        if name not in Options.model_fields and name not in used:
+            known = ", ".join(sorted(used)) or "none"
+            raise OptionError(f"{name} is neither an option of training nor a name that the text uses ({known}).")
+
+
+def _firsts(choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """One value for each name that is no option."""
+    return {
+        name: choice.values[0] if choice.values else choice.low
+        for name, choice in choices.items()
+        if name not in Options.model_fields
+    }
+
+
+def _check_spec(folder: Path, spec: dict[str, Any]) -> None:
+    """Write what is swept, or see that it is what the folder holds."""
+    path, text = folder / SPEC, json.dumps(spec, indent=2, default=str) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise OptionError(f"{folder}: holds another sweep; choose another folder, or give what {path} says.")
+    if not path.exists():
+        files.write(path, text.encode())
+
+
+def _study(folder: Path, seed: int) -> Any:
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    except ImportError:
+        raise OptionError("a sweep needs a package: pip install 'striate[sweep]'.") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = str(folder / JOURNAL)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+    return optuna.create_study(
+        study_name=STUDY,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_warmup_steps=1),
+    )
+
+
+def _work(
+    folder: Path, trials: int, seed: int, threads: int | None = None, progress: Callable[..., None] | None = None
+) -> None:
+    """Run trials until there are as many as wanted, whoever ran them."""
+    from optuna.study import MaxTrialsCallback
+    from optuna.trial import TrialState
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    study = _study(folder, seed)
+    spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+    def tell(study: Any, trial: Any) -> None:
+        if progress is not None:
+            progress(min(trials, _count(study, ended)), trials, "sweeping")
+
+    if _count(study, ended) < trials:
+        study.optimize(
+            lambda trial: _trial(folder, spec, trial),
+            callbacks=[MaxTrialsCallback(trials, states=ended), tell],
+            catch=(StriateError,),
+        )
+
+
+def _count(study: Any, states: tuple[Any, ...]) -> int:
+    return sum(trial.state in states for trial in study.get_trials(deepcopy=False))
+
+
+def _trial(folder: Path, spec: Mapping[str, Any], trial: Any) -> float:
+    """One run; its score."""
+    import optuna
+
+    drawn = {name: Choice.of(name, written).drawn(name, trial) for name, written in spec["space"].items()}
+    names = {name: value for name, value in drawn.items() if name not in Options.model_fields}
+    network = spec["network"]
+    if names:
+        network = notation.format(zoo.architecture(network, names))
+    options = {**spec["options"], **{name: value for name, value in drawn.items() if name not in names}}
+
+    def report(figures: Mapping[str, Any]) -> None:
+        trial.report(training.score(figures), int(figures["epoch"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    place = folder / f"trial-{trial.number:04}"
+    trial.set_user_attr("folder", str(place))
+    run = runs.train(network, spec["data"], out=place, on_epoch=report, **options)
+    return max(map(training.score, run.history), default=-math.inf)
+
+
+def _by_ray(folder: Path, trials: int, jobs: int, seed: int) -> None:
+    try:
+        import ray
+    except ImportError:
+        raise OptionError("--ray needs a package: pip install ray.") from None
+    work = ray.remote(_work)
+    ray.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True)
+    place = folder.absolute()  # that all machines see
+    ray.get([work.remote(place, trials, seed + number) for number in range(jobs)])
+
+
+def _outcome(folder: Path, seed: int) -> Sweep:
+    found = [
+        Trial(
+            trial.number,
+            dict(trial.params),
+            trial.value if trial.value is not None and math.isfinite(trial.value) else None,
+            trial.state.name.lower(),
+            Path(trial.user_attrs.get("folder", folder)),
+        )
+        for trial in _study(folder, seed).get_trials(deepcopy=False)
+    ]
+    return Sweep(folder, tuple(sorted(found, key=lambda one: -math.inf if one.score is None else one.score)[::-1]))

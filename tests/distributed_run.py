@@ -1,0 +1,52 @@
+"""Runs in one or several processes, as torchrun starts them: ``python distributed_run.py FOLDER CASE...``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+
+import striate
+from striate.datasets import Dataset, Split
+from striate.processes import joined
+
+PLAIN = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
+NORMALISED = "INPUT 1x8x8 -> CONV 3x3x4 -> BN -> RELU -> POOL -> FC 8 -> BN -> FC 3"
+MIXED = {
+    "augment": "shift 1, flip, mixup 0.2", "ema": 0.9, "clip": 1.0, "accumulate": 2, "class_weights": "balanced",
+    "optimizer": "adamw", "learning_rate": 0.01,
+}  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": (PLAIN, {}),
+    "normalised": (NORMALISED, {}),
+    "mixed": (PLAIN, MIXED),
+    "sharded": (NORMALISED, {"parallel": "fsdp"}),
+    "sharded-mixed": (PLAIN, {"parallel": "fsdp", **MIXED}),
+}
+
+
+def data() -> Dataset:
+    """205 pictures, so that the last batch is small and odd, in three classes of unequal size."""
+    labels = torch.arange(205) % 7 % 3
+    pictures = torch.randint(0, 60, (205, 1, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    pictures[labels == 0, :, 3] = 250
+    pictures[labels == 1, :, :, 3] = 250
+    return Dataset("bars", ("a", "b", "c"), Split(pictures, labels), Split(pictures[:60], labels[:60]))
+
+
+def trained(case: str, folder: str) -> None:
+    """Train a case into a folder of its name."""
+    text, options = CASES[case]
+    given = {"epochs": 2, "batch_size": 32, "seed": 3, "optimizer": "momentum", "precision": "float32", **options}
+    run = striate.train(text, data(), out=f"{folder}/{case}", **given)
+    figures = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in run.history]
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined():
+        for name in sys.argv[2:]:
+            trained(name, sys.argv[1])

@@ -1,0 +1,122 @@
+"""Several processes give the numbers of one; who they are is read from the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from striate import synchronised_norms
+from striate.errors import OptionError
+from striate.processes import Group, announced, first_host, sharded
+
+from . import distributed_run
+
+PROGRAM = Path(__file__).with_name("distributed_run.py")
+
+
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def launched(folder: Path, *cases: str, processes: int = 2) -> list[str]:
+    """What the processes print; each has what torchrun would tell it in its environment."""
+    shared = {
+        **os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()),
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [sys.executable, str(PROGRAM), str(folder), *cases]
+    started = [
+        subprocess.Popen(
+            command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(processes)
+    ]
+    try:
+        printed = [process.communicate(timeout=200)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0] * processes
+    return printed
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
+    """DDP, and FSDP2, with batch normalisation over both, mixup, accumulation, clipping and a moving average."""
+    pairs = {"plain": "plain", "normalised": "normalised", "mixed": "mixed", "sharded": "normalised",
+             "sharded-mixed": "mixed"}  # fmt: skip
+    first, second = launched(tmp_path / "two", *pairs)
+    assert first == second
+    for case, alone in pairs.items():
+        if case == alone:
+            distributed_run.trained(alone, str(tmp_path / "one"))
+        one, two = (load_file(tmp_path / place / "checkpoint.safetensors") for place in (f"one/{alone}", f"two/{case}"))
+        assert one.keys() == two.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=f"{case}, {name}")
+
+
+def test_one_process_is_announced_by_nothing() -> None:
+    assert announced({}) == {}
+    assert announced({"WORLD_SIZE": "1", "RANK": "0"}) == {}
+    assert announced({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == {}
+    assert announced({"SLURM_NTASKS": "2"}) == {}  # a shell inside an allocation, not a task of srun
+
+
+def test_torchrun_and_slurm_are_understood() -> None:
+    torchrun = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1", "HOME": "/"}
+    assert announced(torchrun) == {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "gpu[03-06]"}
+    assert announced({**slurm, "SLURM_JOB_ID": "50123"}) == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "gpu03",
+        "MASTER_PORT": "30123",
+    }
+    assert announced({**slurm, "MASTER_ADDR": "here", "MASTER_PORT": "7"})["MASTER_ADDR"] == "here"
+
+
+@pytest.mark.parametrize(
+    ("listed", "first"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("n[1-3]", "n1"), ("n[01,04-07]x,m2", "n01x"), ("a-b[9]", "a-b9")],
+)
+def test_the_first_host_of_a_list(listed: str, first: str) -> None:
+    assert first_host(listed) == first
+
+
+def test_a_process_alone_sums_and_gathers_its_own() -> None:
+    group = Group.current()
+    assert (group.rank, group.size, group.first) == (0, 1, True)
+    assert torch.equal(group.sum(torch.ones(2)), torch.ones(2))
+    assert torch.equal(group.gather(torch.ones(2)), torch.ones(2))
+    assert group.agree("x") == "x"
+
+
+def test_sharding_needs_several_processes() -> None:
+    with pytest.raises(OptionError) as caught:
+        sharded(nn.Linear(1, 1))
+    assert str(caught.value) == "parallel=fsdp shares a network among processes; start several with torchrun."
+
+
+def test_a_shared_normalisation_alone_is_pytorchs() -> None:
+    torch.manual_seed(0)
+    layers = [nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False)]
+    own = nn.Sequential(layers[0], nn.Sequential(layers[1]))
+    x = torch.randn(4, 3, 5, 5)
+    expected = own(x)
+    for layer in layers:
+        layer.reset_running_stats()
+    names = list(own.state_dict())
+    synchronised_norms.share(own)
+    torch.testing.assert_close(own(x), expected)
+    assert list(own.state_dict()) == names
