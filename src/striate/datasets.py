@@ -184,7 +184,7 @@ def load(
     wanted = Wanted(channels, None if size is None else tuple(size), skip_bad, stream)
     if isinstance(source, str) and source in BUNDLED:
         pictures.check_options(channels, size)
-        return from_arrays(_bundled(source), wanted, seed, validation)
+        return from_arrays(bundled(source), wanted, seed, validation)
     found = look(source, wanted, report)
     if isinstance(found, Arrays):
         return from_arrays(found, wanted, seed, validation)
@@ -214,10 +214,11 @@ def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, st
         chosen = {
             name: parts for name, parts in timed.items() if file is None or file.startswith((f"{name}_T", f"{name}.ts"))
         }
+        decoding.check_options("series", wanted, files=False)
         return series.series_arrays(root, chosen or timed, wanted.size)
     if file is not None:
         raise DataError(f"{source}: {indexes.EXPECTED}")
-    if found := arrays.idx_folder(root, wanted.size is not None, report):
+    if found := arrays.idx_folder(root, wanted.size is not None or not strict, report):
         return found
     if found := arrays.numpy_files(root, wanted.channels):
         return found
@@ -254,14 +255,15 @@ def _reached(path: Path) -> bool:
     return path.exists() or any(one.is_file() for one in path.parents)
 
 
-def _bundled(name: str) -> Arrays:
+def bundled(name: str) -> Arrays:
+    """A data set that comes with the package."""
     with (resources.files("striate") / "data" / f"{name}.npz").open("rb") as file:
         held = np.load(file, allow_pickle=False)
         parts: dict[str | None, tuple[Tensor, Tensor]] = {
             part: (torch.from_numpy(held[f"{part}_images"][:, None]), torch.from_numpy(held[f"{part}_labels"]).long())
             for part in (TRAIN, TEST)
         }
-        return Arrays(name, name, "picture", tuple(map(str, held["classes"])), parts)
+        return Arrays(name, name, "picture", tuple(map(str, held["classes"])), parts, layout="bundled")
 
 
 def from_arrays(found: Arrays, wanted: Wanted, seed: int, validation: float) -> Dataset:

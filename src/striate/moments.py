@@ -143,9 +143,12 @@ class FloatSums:
     def add(self, inputs: Tensor) -> None:
         """Join a part: its own mean first, then its differences from that."""
         values = inputs.double().transpose(0, 1).flatten(1)
-        count, mean = values.shape[1], values.mean(1)
-        spread = (values - mean[:, None]).square().sum(1).cpu()
-        apart = mean.cpu() - self.mean
+        mean = values.mean(1)
+        self.join(values.shape[1], mean.cpu(), (values - mean[:, None]).square().sum(1).cpu())
+
+    def join(self, count: int, mean: Tensor, spread: Tensor) -> None:
+        """Join a part of which these are known."""
+        apart = mean - self.mean
         total = self.count + count
         self.spread += spread + apart.square() * (self.count * count / total)
         self.mean += apart * (count / total)

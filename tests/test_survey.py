@@ -1,0 +1,175 @@
+"""The survey: what was put into a data set is found in it, also in data that training refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from striate.datasets import Normalisation, load
+from striate.errors import DataError
+from striate.survey import survey
+
+from .test_datasets import paint, paint_split, write_idx_folder
+from .test_decoding import paint_masks, tones
+from .test_signals import wav
+from .test_storage import write_zip
+
+
+def message(work: Callable[[], object]) -> str:
+    with pytest.raises(DataError) as caught:
+        work()
+    return str(caught.value)
+
+
+TEXT = """\
+pets: 10 pictures, a folder for each class under train/, test/
+
+class  train  test
+------------------
+cat        4     3
+dog        2     1
+------------------
+sum        6     4
+
+bytes      {bytes}
+sizes      smallest 4x6, median 4x6, largest 8x6; 2 different
+channels   1 (10)
+imbalance  2.00 (largest class / smallest, to train on)
+mean       {mean:.4f}
+std        {std:.4f}
+
+! LEAK: 1 group with the same content in several parts; the test says nothing about these:
+  {root}/train/cat/0.png = {root}/test/cat/a.png = {root}/test/cat/b.png
+! 1 group with the same content and different targets:
+  {root}/train/cat/1.png = {root}/train/dog/x.png
+! 1 file that cannot be used; --skip-bad leaves them out:
+  {root}/train/cat/broken.png: the file is empty.
+! 1 group with the same content within a part:
+  {root}/train/cat/1.png = {root}/train/dog/x.png"""
+
+
+def messy(root: Path) -> Path:
+    """Copies within train and across the parts, one with another class, a broken file and a larger one."""
+    paint_split(root)
+    for name in ("a", "b"):
+        shutil.copy(root / "train" / "cat" / "0.png", root / "test" / "cat" / f"{name}.png")
+    shutil.copy(root / "train" / "cat" / "1.png", root / "train" / "dog" / "x.png")
+    (root / "train" / "dog" / "1.png").unlink()
+    paint(root / "train" / "cat" / "big.png", 200, size=(8, 6))
+    (root / "train" / "cat" / "broken.png").touch()
+    return root
+
+
+def test_the_text_says_it_all(tmp_path: Path) -> None:
+    root = messy(tmp_path / "pets")
+    seen: list[tuple[int, int, str]] = []
+    found = survey(root, progress=lambda *state: seen.append(state))
+    values = torch.cat([torch.full((24,), v) for v in (10, 11, 12, 20, 11)] + [torch.full((48,), 200)]).double() / 255
+    size = sum(path.stat().st_size for path in root.rglob("*.png"))
+    mean, std = float(values.mean()), float(values.std(correction=0))
+    assert str(found) == TEXT.format(root=root, bytes=f"{size:,}", mean=mean, std=std)
+    assert seen == [(11, 11, "reading pictures")]
+    assert found.imbalance == 2.0
+    assert json.loads(json.dumps(found.to_dict()))["leaks"] == [
+        [str(root / "train" / "cat" / "0.png"), *(str(root / "test" / "cat" / f"{n}.png") for n in ("a", "b"))]
+    ]
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.png")}
+    zipped = survey(write_zip(tmp_path / "pets.zip", files))
+    assert (zipped.counts, zipped.sizes, zipped.bytes) == (found.counts, found.sizes, found.bytes)
+    assert len(zipped.leaks) == 1
+
+
+def test_statistics_are_those_of_training(tmp_path: Path) -> None:
+    paint_split(tmp_path)
+    expected = Normalisation.of(load(tmp_path).train)
+    found = survey(tmp_path)
+    assert found.mean == pytest.approx(expected.mean, rel=1e-12)
+    assert found.std == pytest.approx(expected.std, rel=1e-12)
+    assert found.warnings == ()
+    paint(tmp_path / "train" / "dog" / "red.png", 22, colour=True)
+    mixed, coloured = survey(tmp_path), Normalisation.of(load(tmp_path).train)
+    assert mixed.channels == {1: 7, 3: 1}
+    assert mixed.mean == pytest.approx(coloured.mean, rel=1e-12)
+    assert mixed.std == pytest.approx(coloured.std, rel=1e-12)
+
+
+def test_data_that_training_refuses_are_surveyed(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        paint(tmp_path / "train" / name, 1)
+    (tmp_path / "train" / "emu").mkdir()
+    paint(tmp_path / "val" / "bee" / "1.png", 7)
+    assert "no pictures in the class folders 'emu'" in message(lambda: load(tmp_path))
+    found = survey(tmp_path)
+    assert found.counts == {
+        "train": {"bee": 0, "cat": 1, "dog": 1, "emu": 0},
+        "test": {"bee": 1, "cat": 0, "dog": 0, "emu": 0},
+    }
+    assert (found.imbalance, found.notes) == (None, ("nothing to learn the classes 'bee', 'emu' from.",))
+    shutil.rmtree(tmp_path / "val")
+    shutil.rmtree(tmp_path / "train" / "emu")
+    shutil.rmtree(tmp_path / "train" / "dog")
+    (tmp_path / "train" / "cat" / "1.png").write_bytes(b"")
+    lone = survey(tmp_path)
+    assert lone.notes == (
+        "a classifier needs at least 2 classes, and there is 1.",
+        "nothing to learn the classes 'cat' from.",
+        "there is no test part; one in six is held out.",
+    )
+    assert "sum      0" in str(lone)
+    assert message(lambda: survey(tmp_path / "train" / "cat")).startswith(
+        f"{tmp_path / 'train' / 'cat'}: there are no class folders in it, only loose pictures (1)."
+    )
+
+
+def test_a_lopsided_set_is_warned_about(tmp_path: Path) -> None:
+    for number in range(20):
+        paint(tmp_path / "train" / "cat" / f"{number}.png", number)
+    paint(tmp_path / "train" / "dog" / "1.png", 99)
+    paint(tmp_path / "val" / "dog" / "1.png", 98)
+    assert survey(tmp_path).warnings == ("the largest class has 20.0 times as many examples as the smallest.",)
+
+
+def test_masks_have_shares_and_misfits(tmp_path: Path) -> None:
+    paint_masks(tmp_path, (1, 2, 255, 1))
+    Image.new("L", (6, 5), 2).save(tmp_path / "masks" / "03.png")
+    (tmp_path / "images" / "01.png").unlink()
+    found = survey(tmp_path)
+    assert found.unreadable == (
+        f"{tmp_path / 'masks' / '01.png'}: no file of its name in {tmp_path / 'images'}.",
+        f"{tmp_path / 'masks' / '03.png'}: the mask is 5x6, its picture 4x6.",
+    )
+    assert found.counts == {"all": {"pairs": 3}}
+    assert found.pixel_shares == pytest.approx({"0": 24 / 78, "1": 12 / 78, "2": 30 / 78, "ignored": 12 / 78})
+    for path in (tmp_path / "masks").iterdir():
+        Image.fromarray(np.array([[0, 255, 255, 255]] * 2, np.uint8)).save(path)
+    assert survey(tmp_path).pixel_shares == {"0": 0.25, "1": 0.75}
+    assert "pixels    0 25.00 %, 1 75.00 %" in str(survey(tmp_path))
+
+
+def test_signals_have_rates_and_durations(tmp_path: Path) -> None:
+    tones(tmp_path, (800, 1600))
+    (tmp_path / "no" / "2.wav").write_bytes(wav(struct.pack("<400h", *range(400)), rate=16000))
+    found = survey(tmp_path)
+    assert (found.rates, found.seconds) == ({8000: 4, 16000: 1}, (0.025, 0.1, 0.2))
+    assert (found.kind, found.sizes["largest"]) == ("signal", [1600])
+    assert "samples/s  8,000 (4), 16,000 (1)\nseconds    0.025 to 0.2, median 0.1" in str(found)
+
+
+def test_arrays_are_surveyed_by_number(tmp_path: Path) -> None:
+    write_idx_folder(tmp_path)
+    found = survey(tmp_path)
+    assert found.counts == {"train": {"0": 2, "1": 2, "2": 2}, "test": {"0": 1, "1": 0, "2": 1}}
+    assert found.leaks == (("train[0]", "test[0]", "test[1]"),)
+    assert found.conflicts == (("train[0]", "test[0]", "test[1]"),)
+    bundled = survey("fashion-mnist-mini")
+    assert bundled.counts["train"]["Trouser"] == 1027
+    assert bundled.mean == pytest.approx((0.2863,), abs=1e-4)
+    assert str(bundled).startswith("fashion-mnist-mini: 12,000 pictures, bundled\n")
