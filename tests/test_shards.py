@@ -79,7 +79,8 @@ def test_samples_come_back_from_shards(
 def test_classes_may_be_named_beside_the_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "train-0.tar", samples(0, 12, SAYING[0][0]))
     (tmp_path / "classes.txt").write_text("cat\ndog\nemu\n")
-    assert load(tmp_path).classes == ("cat", "dog", "emu")
+    for source in (tmp_path, tmp_path / "train-0.tar", f"{tmp_path}/train-{{0..0}}.tar"):
+        assert load(source).classes == ("cat", "dog", "emu")
 
 
 @pytest.mark.parametrize("ending", ["seg.png", "mask.png"])

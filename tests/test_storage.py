@@ -124,10 +124,11 @@ def test_shards_are_folders(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat")
     names = ["train-008/a.jpg", "train-009/a.jpg", "train-010/a.jpg"]
     assert [file.name for file in entries(tmp_path)] == ["classes.txt", *names]
-    found = entries(f"{tmp_path}/train-{{008..010}}.tar")
+    listed, *found = entries(f"{tmp_path}/train-{{008..010}}.tar")
+    assert (listed.name, listed.read()) == ("classes.txt", b"cat")
     assert [file.name for file in found] == names
     assert [file.read() for file in found] == [b"8", b"9", b"10"]
-    assert entries([tmp_path / "train-010.tar", tmp_path / "train-009.tar"]) == found[1:]
+    assert entries([tmp_path / "train-010.tar", tmp_path / "train-009.tar"])[1:] == found[1:]
     assert tree(f"{tmp_path}/train-{{008..010}}.tar").where == f"{tmp_path}/train-{{008..010}}.tar"
 
 

@@ -195,6 +195,8 @@ def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     (32, 32)
     """
     height, width = size
+    if picture.size == (width, height):
+        return picture
     return ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
 
 

@@ -12,7 +12,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -306,7 +306,8 @@ def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> T
     """The files of a folder, of an archive, of a folder inside one, or of several archives.
 
     What starts with a dot is left out, and so are links and devices in archives. The archives (``.tar``) of a folder
-    that holds some, and those of a list or of a pattern with braces, are read as folders called as they are.
+    that holds some, and those of a list or of a pattern with braces, are read as folders called as they are; the
+    file ``classes.txt`` beside them counts as one of theirs.
 
     Args:
         source: A path; a text with braces, ``train-{000..009}.tar``; or several paths.
@@ -333,7 +334,8 @@ def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> T
         archive = next((one for one in (path, *path.parents) if one.is_file()), None)
     if archive is None:
         raise DataError(f"{path}: there is no such folder.")
-    return _inside(_unwrapped(_archive(archive)), path.relative_to(archive).parts)
+    found = _inside(_unwrapped(_archive(archive)), path.relative_to(archive).parts)
+    return _with_classes(found, archive.parent) if archive.suffix.lower() == ".tar" else found
 
 
 def _inside(found: Tree, parts: tuple[str, ...]) -> Tree:
@@ -400,7 +402,15 @@ def _joined(where: str, paths: Sequence[Path]) -> Tree:
     found: list[Entry] = []
     for path in paths:
         found += [_renamed(member, path.stem) for member in _archive(path.expanduser()).files]
-    return Tree(where, _sorted(found), ())
+    return _with_classes(Tree(where, _sorted(found), ()), paths[0].expanduser().parent)
+
+
+def _with_classes(shards: Tree, folder: Path) -> Tree:
+    """With the file ``classes.txt`` that lies beside the archives, if there is one."""
+    path = folder / "classes.txt"
+    if "classes.txt" in shards.loose or not path.is_file():
+        return shards
+    return replace(shards, files=_sorted([*shards.files, File(f"{shards.prefix}classes.txt", path)]))
 
 
 def _renamed(member: Entry, folder: str) -> Member:
