@@ -100,6 +100,16 @@ BAD = [
     ("no samples", wav(b""), "it holds no samples."),
     ("cut short", wav(bytes(20))[:-4], "its header declares 20 bytes; only 16 follow."),
     ("not finite", by_soundfile([np.nan, 0.0], "FLOAT"), "it holds samples that are not finite."),
+    (
+        "sizes that lead outside",
+        wav(bytes(20))[:16] + b"\xff\xff\xff\x7f" + wav(bytes(20))[20:],
+        "it is no sound file, or a damaged one: Error in WAV file. No 'data' chunk marker.",
+    ),
+    (
+        "samples of 40 bits",
+        wav(bytes(20)).replace(struct.pack("<HH", 2, 16), struct.pack("<HH", 5, 40)),
+        "it is no sound file, or a damaged one: File contains data in an unimplemented format.",
+    ),
     ("text", b"no sound at all", "it is no sound file, or a damaged one: Format not recognised."),
     (
         "half a header",

@@ -136,6 +136,11 @@ BAD = [
         "'fortran_order', 'shame'].",
     ),
     (
+        "an open bracket",
+        WHOLE.replace(b"(2, 3, 4)", b"(2, 3, (4"),
+        "it is no NPY file, or its header is damaged: ('EOF in multi-line statement', (2, 0)).",
+    ),
+    (
         "no header",
         b"\x93NUMPY\x01\x00",
         "it is no NPY file, or its header is damaged: EOF: reading array header length, expected 2 bytes got 0.",
@@ -157,7 +162,11 @@ BAD = [
         ),
         "its header declares 9999x9999x9999 uint8 = 999,700,029,999 bytes; it has 360.",
     ),
-    ("nifti of nothing", b"\x5c\1\0\0" + bytes(400), "it is damaged or cut short: data code 0 not supported."),
+    (
+        "nifti of nothing",
+        b"\x5c\1\0\0" + bytes(340) + b"n+1\0",
+        "it is damaged or cut short: data code 0 not supported.",
+    ),
     (
         "nifti complex",
         nifti(np.zeros((2, 2, 2), np.complex64)),

@@ -60,12 +60,11 @@ def read(source: Source) -> tuple[Tensor, int]:
     """
     place = entry(source)
     content = place.read()
-    try:
-        heading = _wave_heading(content)
-    except (wave.Error, EOFError) as error:
-        samples, rate = _by_soundfile(place, content, str(error))
+    found = _wave_heading(content)
+    if isinstance(found, Heading):
+        samples, rate = _wave_samples(place, content), found.rate
     else:
-        samples, rate = _wave_samples(place, content), heading.rate
+        samples, rate = _by_soundfile(place, content, found)
     if not samples.size:
         raise DataError(f"{place}: it holds no samples.")
     if samples.dtype == np.float32 and not np.isfinite(samples).all():
@@ -81,17 +80,23 @@ def heading(source: Source) -> Heading:
     """
     place = entry(source)
     content = place.read()
+    found = _wave_heading(content)
+    if isinstance(found, Heading):
+        return found
+    with _sound(place, content, found) as file:
+        return Heading(file.channels, file.frames, file.samplerate, _dtype(file))
+
+
+def _wave_heading(content: bytes) -> Heading | str:
+    """What the header of a WAV file of whole numbers says, or why it is none."""
     try:
-        return _wave_heading(content)
-    except (wave.Error, EOFError) as error:
-        with _sound(place, content, str(error)) as file:
-            return Heading(file.channels, file.frames, file.samplerate, _dtype(file))
-
-
-def _wave_heading(content: bytes) -> Heading:
-    with wave.open(io.BytesIO(content)) as file:
-        dtype = "int16" if file.getsampwidth() <= 2 else "float32"
-        return Heading(file.getnchannels(), file.getnframes(), file.getframerate(), dtype)
+        with wave.open(io.BytesIO(content)) as file:
+            width = file.getsampwidth()
+            dtype = "int16" if width <= 2 else "float32"
+            found = Heading(file.getnchannels(), file.getnframes(), file.getframerate(), dtype)
+    except (wave.Error, EOFError, RuntimeError) as error:
+        return str(error) or "its header is damaged"
+    return found if width <= 4 else f"its samples have {8 * width} bits"
 
 
 def _wave_samples(place: Entry, content: bytes) -> Any:

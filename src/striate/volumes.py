@@ -132,7 +132,7 @@ def _header(place: Entry, file: Any) -> tuple[Shape, np.dtype[Any], bool]:
         version = npy_format.read_magic(file)
         reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, fortran, dtype = reader(file)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, UnicodeError) as error:
+    except Exception as error:  # NumPy parses the header as Python, which raises whatever it stumbles over
         said = str(error).split("\n")[0].rstrip(".")
         raise DataError(f"{place}: it is no NPY file, or its header is damaged: {said}.") from None
     if dtype.hasobject or dtype.kind not in "biuf":
@@ -150,14 +150,14 @@ def _header(place: Entry, file: Any) -> tuple[Shape, np.dtype[Any], bool]:
 def _nifti(place: Entry, content: bytes) -> Any:
     """The numbers of a NIfTI file, channels first."""
     content = _unzipped(place, content)
-    start = content[:4]
-    if start not in (b"\x5c\1\0\0", b"\0\0\1\x5c", b"\x1c\2\0\0", b"\0\0\2\x1c"):
+    first, second = content[344:348] == b"n+1\0", content[4:12] == b"n+2\0\r\n\x1a\n"
+    if not (first or second):
         raise DataError(f"{place}: it is neither an NPY nor a NIfTI file.")
     try:
         import nibabel
     except ImportError:
         raise DataError(f"{place}: to read NIfTI files: {EXTRA}") from None
-    kind: Any = nibabel.Nifti1Image if b"\x5c" in start else nibabel.Nifti2Image
+    kind: Any = nibabel.Nifti1Image if first else nibabel.Nifti2Image
     try:
         image = kind.from_bytes(content)
         shape, dtype = tuple(image.shape), image.get_data_dtype()
