@@ -38,7 +38,7 @@ BOOK = [
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
     *("storage", "images", "signals", "volumes", "readers", "splits", "moments", "streaming", "listings"),
     *("decoding", "arrays", "indexes", "shards", "series", "hub"),
-    *("datasets", "survey", "draws", "moves", "alterations", "augmentation"),  # V    data
+    *("datasets", "surveys", "draws", "moves", "alterations", "augmentation"),  # V    data
     *("metrics", "options", "processes", "losses", "schedules", "optimizing", "synchronised_norms"),
     *("checkpoint", "loading", "views", "prediction", "feeding", "training", "range_test", "engines", "starts"),
     *("backpropagation", "derivatives", "arithmetic", "lessons", "exporting"),

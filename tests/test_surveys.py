@@ -15,7 +15,7 @@ from PIL import Image
 
 from striate.datasets import Normalisation, load
 from striate.errors import DataError
-from striate.survey import survey
+from striate.surveys import survey
 
 from .test_datasets import paint, paint_split, write_idx_folder
 from .test_decoding import paint_masks, tones
