@@ -118,6 +118,26 @@ def bars() -> Any:
 
 
 @pytest.fixture(scope="session")
+def circles() -> Any:
+    """Discs on noise and their masks, 1x24x32, in which a border pixel is left out: what a small network learns."""
+    import torch
+
+    from striate.datasets import Dataset, Split
+
+    def draw(count: int, seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        rows, columns = torch.meshgrid(torch.arange(24), torch.arange(32), indexing="ij")
+        middle = torch.rand(count, 2, 1, 1, generator=generator) * torch.tensor([24.0, 32.0]).view(2, 1, 1)
+        far = ((rows - middle[:, 0]) ** 2 + (columns - middle[:, 1]) ** 2).sqrt()
+        masks = (far < 7).byte()
+        noise = torch.randint(0, 90, (count, 1, 24, 32), generator=generator)
+        masks[:, 0, 0] = 255
+        return Split((noise + 120 * (far < 7)[:, None]).byte(), masks)
+
+    return Dataset("circles", ("ground", "disc"), draw(40, 1), draw(10, 2), task="masks")
+
+
+@pytest.fixture(scope="session")
 def bars_folder(bars: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same pictures as files: ``train/<class>/*.png`` and ``test/<class>/*.png``."""
     from striate.images import to_pillow

@@ -39,7 +39,7 @@ def data() -> Dataset:
 def trained(case: str, folder: str) -> None:
     """Train a case into a folder of its name."""
     text, options = CASES[case]
-    given = {"epochs": 2, "batch_size": 32, "seed": 3, "optimizer": "momentum", "precision": "float32", **options}
+    given = {"epochs": 2, "batch_size": 32, "seed": 3, "optimizer": "momentum", "report": False, **options}
     run = striate.train(text, data(), out=f"{folder}/{case}", **given)
     figures = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in run.history]
     print(json.dumps(figures))

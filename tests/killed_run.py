@@ -26,6 +26,7 @@ OPTIONS: dict[str, Any] = {
     "ema": 0.9,
     "checkpoint_minutes": 1e-9,
     "precision": "float32",
+    "report": False,
 }
 
 

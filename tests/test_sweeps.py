@@ -20,9 +20,9 @@ def test_a_sweep_varies_options_and_names_and_goes_on(bars_folder: Path, tmp_pat
     space = {"learning_rate": "1e-4..1e-1:log", "N": "1..2", "optimizer": "adamw,momentum"}
     given: dict[str, Any] = {"out": tmp_path / "sweep", "epochs": 2, "batch_size": 16}
     text = "INPUT -> [CONV 3x3x4 -> RELU]*N -> POOL -> FC"
-    first = sweeps.sweep(text, bars_folder, space, trials=2, **given)
+    first = sweeps.search(text, bars_folder, space, trials=2, **given)
     assert len(first.trials) == 2
-    found = sweeps.sweep(text, bars_folder, space, trials=4, **given)
+    found = sweeps.search(text, bars_folder, space, trials=4, **given)
     assert sorted(trial.number for trial in found.trials) == [0, 1, 2, 3]
     scores = [trial.score for trial in found.trials if trial.score is not None]
     assert scores == sorted(scores, reverse=True)
@@ -39,7 +39,7 @@ def test_a_sweep_varies_options_and_names_and_goes_on(bars_folder: Path, tmp_pat
     assert str(found).splitlines()[0].split() == ["trial", "score", "state", "learning_rate", "N", "optimizer"]
     assert len(str(found).splitlines()) == 5
     with pytest.raises(OptionError) as caught:
-        sweeps.sweep(text, bars_folder, {"N": "1..3"}, trials=4, **given)
+        sweeps.search(text, bars_folder, {"N": "1..3"}, trials=4, **given)
     assert str(caught.value) == (
         f"{tmp_path / 'sweep'}: holds another sweep; choose another folder, or give what "
         f"{tmp_path / 'sweep' / 'sweep.json'} says."
@@ -49,7 +49,7 @@ def test_a_sweep_varies_options_and_names_and_goes_on(bars_folder: Path, tmp_pat
 def test_two_processes_share_a_sweep(bars_folder: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"out": tmp_path / "sweep", "epochs": 1, "batch_size": 64}
     threads = torch.get_num_threads()
-    found = sweeps.sweep("INPUT -> FC", bars_folder, {"learning_rate": "0.001,0.01,0.1"}, trials=3, jobs=2, **given)
+    found = sweeps.search("INPUT -> FC", bars_folder, {"learning_rate": "0.001,0.01,0.1"}, trials=3, jobs=2, **given)
     assert torch.get_num_threads() == threads
     assert len(found.trials) >= 3
     assert all(trial.state in ("complete", "pruned") for trial in found.trials)
@@ -67,8 +67,8 @@ def test_ranges_that_are_none(written: str) -> None:
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
-        sweeps.sweep("INPUT -> FC", "fashion-mnist-mini", {}, out=tmp_path)
+        sweeps.search("INPUT -> FC", "fashion-mnist-mini", {}, out=tmp_path)
     assert str(caught.value) == ("a sweep needs something to vary, as in learning_rate=1e-4..1e-1:log or N=1..3.")
     with pytest.raises(OptionError) as caught:
-        sweeps.sweep("INPUT -> [FC 8]*N -> FC", "fashion-mnist-mini", {"M": "1..2", "N": "1..2"}, out=tmp_path)
+        sweeps.search("INPUT -> [FC 8]*N -> FC", "fashion-mnist-mini", {"M": "1..2", "N": "1..2"}, out=tmp_path)
     assert str(caught.value) == "M is neither an option of training nor a name that the text uses (N)."

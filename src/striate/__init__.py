@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from .convolution import conv_tiled as conv_tiled
     from .convolution import conv_transpose as conv_transpose
     from .datasets import Dataset as Dataset
+    from .exporting import export as export
     from .findings import Finding as Finding
     from .geometry import Axis as Axis
     from .geometry import Geometry as Geometry
     from .inspection import check as check
     from .inspection import describe as describe
+    from .lessons import trace as trace
     from .matrices import matrix as matrix
     from .metrics import Evaluation as Evaluation
     from .networks import network as network
@@ -50,8 +52,10 @@ if TYPE_CHECKING:
     from .pooling import max_pool as max_pool
     from .prediction import evaluate as evaluate
     from .prediction import predict as predict
+    from .prediction import predictions as predictions
     from .runs import Run as Run
     from .runs import train as train
+    from .sweeps import search as search
     from .unfolding import fold as fold
     from .unfolding import unfold as unfold
 
@@ -64,6 +68,10 @@ _HOMES = {
     "evaluate": "prediction",
     "predict": "prediction",
     "train": "runs",
+    "predictions": "prediction",
+    "export": "exporting",
+    "trace": "lessons",
+    "search": "sweeps",
     "Architecture": "architecture",
     "Description": "analysis",
     "Comparison": "comparison",

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from .draws import Chance, mix, shifted
 from .errors import OptionError, unknown_name
 from .moves import REFLECT, Boxes, Placement, crop, move, nearest
+from .splits import IGNORED
 
-IGNORED = 255  # in a mask: no class is known here
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 NOISE = 2**20
 
@@ -124,6 +124,38 @@ class Shift(Placing):
     def placement(self, chance: Chance, axes: int) -> Placement:
         offsets = chance.integers("shift", 2 * self.pixels + 1, axes) - self.pixels
         return Placement((None,) * axes, offsets, self.pixels, REFLECT if self.padding == REFLECT else 0)
+
+
+@dataclass(frozen=True)
+class Patch(Step):
+    """A part of each example, of one size, anywhere in it.
+
+    Args:
+        size: Of the part, for each axis.
+
+    >>> inputs, labels = torch.arange(5).view(1, 1, 5), torch.tensor([0])
+    >>> Patch((2,))(inputs, labels, Chance(0, 0, torch.tensor([0])))[0]
+    tensor([[[3, 4]]])
+    """
+
+    name = "patch"
+    size: tuple[int, ...]
+
+    def __call__(self, inputs: Tensor, targets: Tensor, chance: Chance) -> Altered:
+        """The batch, cut."""
+        last = inputs.movedim(1, -1)
+        masks = is_mask(inputs, targets)
+        places: list[Tensor] = [torch.arange(len(inputs), device=inputs.device)]
+        for axis, (whole, part) in enumerate(zip(inputs.shape[2:], self.size, strict=True)):
+            start = chance.integers(f"patch {axis}", whole - part + 1)
+            places.append(start[:, None] + torch.arange(part, device=inputs.device))
+        for axis, place_ in enumerate(places):
+            shape = [len(inputs)] + [1] * len(self.size)
+            if axis:
+                shape[axis] = self.size[axis - 1]
+            places[axis] = place_.view(shape)
+        cut = last[tuple(places)].movedim(-1, 1).contiguous()
+        return cut, targets[tuple(places)] if masks else targets
 
 
 @dataclass(frozen=True)

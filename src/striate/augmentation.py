@@ -188,7 +188,7 @@ def restored(x: Tensor, like: Tensor) -> Tensor:
         limits = torch.iinfo(like.dtype)
         x = x.add_(0.5) if like.dtype == torch.uint8 else x.round()
         x = x.clamp_(limits.min, limits.max)
-    return torch.empty_like(like).copy_(x)
+    return torch.empty_like(like).copy_(x) if x.shape == like.shape else x.to(like.dtype)
 
 
 def _joined(parts: Iterator[Altered], count: int) -> Altered:

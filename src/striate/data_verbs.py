@@ -127,6 +127,51 @@ def stopping_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@verb("striate sweep lenet5 learning_rate=1e-4..1e-1:log hidden=32..128 --data fashion-mnist-mini")
+@with_options
+def sweep(
+    network: Annotated[str, typer.Argument(help="A network text, zoo name or file.")],
+    space: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUES...", help="1..3, 1e-4..1e-1:log or 16,32 for options and names.")
+    ],
+    data: Annotated[str, typer.Option(help="A folder, archive, index or array file, or a name.")],
+    trials: Annotated[int, typer.Option(min=1, help="Runs in all; a sweep that is there goes on.")] = 20,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    ray: Annotated[bool, typer.Option("--ray", help="Let Ray run the jobs, wherever it has machines.")] = False,
+    out: Annotated[str | None, typer.Option(help="Folder of the sweep.  [under sweeps/]")] = None,
+    as_json: AsJson = False,
+    options: Any = None,
+) -> None:
+    """Search the best options, and numbers of a network, by many runs; judged by a validation part."""
+    from . import sweeps
+
+    pairs = dict(_pair(word) for word in space)
+    with progress_bar() as (bar, _):
+        found = sweeps.search(network, data, pairs, trials=trials, jobs=jobs, ray=ray, out=out, progress=bar, **options)
+    show_values(found.to_dict(), f"{found}\n\nBest: {found.best.folder}", as_json)
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, equals, values = word.partition("=")
+    if not equals or not name.isidentifier() or not values:
+        raise OptionError(f"{word}: expected NAME=VALUES, as in learning_rate=1e-4..1e-1:log or N=1..3.")
+    return name, values
+
+
+@verb("striate data photos")
+def data(
+    source: Annotated[str, typer.Argument(metavar="PATH", help="What train would be given as --data.")],
+    channels: Annotated[int | None, typer.Option(help="Settles arrays whose axes could mean two things.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a data set before training: counts, sizes, unreadable files, duplicates, leaks, imbalance, statistics."""
+    from .surveys import survey
+
+    with progress_bar() as (bar, _):
+        found = survey(source, channels=channels, progress=bar)
+    show_values(found.to_dict(), str(found), as_json)
+
+
 @verb("striate evaluate runs/lenet5-fashion-mnist-mini")
 def evaluate(
     run: Run,
@@ -268,8 +313,50 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+@verb("striate export runs/lenet5-fashion-mnist-mini shoes.onnx")
+def export(
+    run: Run,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to: NAME.onnx, or NAME.pt2 for torch.export.")],
+    batch: Annotated[str, typer.Option(help="Examples at a time: any, or a number.")] = "any",
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained network as one file, pixels in and probabilities out, checked against PyTorch."""
+    from . import exporting
+    from .options import number
+
+    found = exporting.export(run, file, batch=number(batch))
+    show_values(found.to_dict(), str(found), as_json)
+
+
+@verb("striate trace lenet5 --data fashion-mnist-mini --example 3 --detail conv2")
+def trace(
+    network: Annotated[str, typer.Argument(help="A network text, zoo name or file, or a run's folder.")],
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE...]", help="Numbers for the names that the text uses.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="A data set; not given, random numbers of class 0.")] = None,
+    example: Annotated[int, typer.Option(min=0, help="Training example to learn from.")] = 0,
+    loss: Annotated[str, typer.Option(help="softmax, svm or mse.")] = "softmax",
+    learning_rate: Annotated[float, typer.Option(help="Of the update.")] = 0.1,
+    detail: Annotated[str | None, typer.Option(help="A layer whose arithmetic is written out.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show one training step with numbers: activations, loss, δ of every layer, gradients, update; each checked."""
+    from . import lessons, starts
+
+    bound = one_network("trace", network, values)
+    with progress_bar() as (bar, _):
+        built, inputs, target = starts.step_of(
+            network, {name: choices[0] for name, choices in bound.items()}, data, example, seed, bar
+        )
+    found = lessons.trace(built, inputs, target, loss, learning_rate, detail=detail)
+    show_values(found.to_dict(), str(found), as_json)
+
+
 def _run_values(run: Any) -> dict[str, Any]:
-    paths = {name: str(getattr(run, name)) for name in ("folder", "checkpoint", "best", "report")}
+    found = {name: getattr(run, name) for name in ("folder", "checkpoint", "best", "report")}
+    paths = {name: None if path is None else str(path) for name, path in found.items()}
     return {
         **paths,
         **run.metrics,
@@ -282,10 +369,11 @@ def _run_values(run: Any) -> dict[str, Any]:
 def _run_text(run: Any) -> str:
     overlap = f", mean IoU {run.metrics['iou']:.4f}," if "iou" in run.metrics else ""
     folder = shlex.quote(str(run.folder))
+    page = "" if run.report is None else f"Report:     {run.report}\n"
     more = "" if run.finished else f"\nGo on:      striate train --resume {folder}"
     return (
         f"Accuracy {100 * run.metrics['accuracy']:.2f} %{overlap} on the test examples, "
         f"{run.images_per_second:,.0f} examples per second while training.\n"
-        f"Report:     {run.report}\nCheckpoint: {run.checkpoint}\n"
+        f"{page}Checkpoint: {run.checkpoint}\n"
         f"Predict:    striate predict {folder} FILE...{more}"
     )

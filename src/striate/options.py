@@ -108,6 +108,7 @@ class Options(BaseModel):
     stream: bool | None = Field(None, description="Read files during training; not given, if they fill the memory.")
     workers: int = Field(2, ge=0, description="Processes that read files during training.")
     log: tuple[Literal["csv", "tensorboard"], ...] = Field((), description="Figures written besides metrics.jsonl.")
+    report: bool = Field(True, description="Write report.html at the end.")
     checkpoint_minutes: Positive = Field(10.0, description="Within an epoch, time between two checkpoints.")
 
     @model_validator(mode="after")
@@ -126,7 +127,8 @@ class Options(BaseModel):
     def settled(self) -> dict[str, Any]:
         """What is really used: the defaults that depend on the optimizer filled in, the rest left out."""
         chosen = {"learning_rate": self.rate, "weight_decay": self.decay}
-        return self.model_dump(mode="json", exclude_none=True) | chosen
+        settled = self.model_dump(mode="json") | chosen
+        return {name: value for name, value in settled.items() if value is not None}
 
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults, and the rate and decay that are used."""

@@ -354,7 +354,8 @@ def evaluate(
     source = data if data is not None or found.training is None else found.training.data
     views.check(average, classifier.network.input_shape, masks=found.task == "masks")
     shape = classifier.network.input_shape if found.reader is None else found.reader.shape
-    loaded = load_for(views.taken_at(average, shape), source, options, progress)
+    wanted, any_size = views.taken_at(average, shape), classifier.network.any_size
+    loaded = load_for(wanted, source, options, progress, any_size=any_size)
     check_classes(classifier.classes, loaded)
     parts = {name: getattr(loaded, name) for name in ("train", "validation", "test")}
     chosen = [part for name, part in parts.items() if part is not None and split in (name, "all")]
@@ -375,9 +376,21 @@ def together(seen: Sequence[Any], counts: Sequence[int]) -> Any:
 
 
 def load_for(
-    shape: tuple[int, ...], data: Source | Dataset | None, options: dict[str, Any], progress: Progress | None = None
+    shape: tuple[int, ...],
+    data: Source | Dataset | None,
+    options: dict[str, Any],
+    progress: Progress | None = None,
+    *,
+    any_size: bool = False,
 ) -> Dataset:
     """The data set, with its examples brought to a shape.
+
+    Args:
+        shape: ``(C, *spatial)``.
+        data: A name, a path, or a data set in memory, which is returned as it is.
+        options: Those of the training.
+        progress: Called with ``(done, total, what)``.
+        any_size: A data set in memory may have examples of other sizes.
 
     Raises:
         OptionError: No data is named.
@@ -386,7 +399,7 @@ def load_for(
     if data is None:
         raise OptionError("the checkpoint does not say what it was trained on; name the data too.")
     if isinstance(data, Dataset):
-        if data.shape != shape:
+        if data.shape[:1] != shape[:1] or (data.shape != shape and not any_size):
             raise DataError(f"{data.name}: its examples are {data.shape}, the network takes {shape}.")
         return data
     channels, *size = shape

@@ -40,7 +40,7 @@ class Run:
         folder: Where everything was written.
         checkpoint: The file that predicts and resumes: the last weights.
         best: The weights of the epoch that did best on the examples to judge by.
-        report: The page to look at.
+        report: The page to look at, if there is one.
         metrics: "accuracy" and "loss" on the test examples after the last epoch, and "iou" for masks.
         images_per_second: Training examples per second, evaluation and reading not counted.
         history: One mapping per epoch.
@@ -51,7 +51,7 @@ class Run:
     folder: Path
     checkpoint: Path
     best: Path
-    report: Path
+    report: Path | None
     metrics: dict[str, float]
     images_per_second: float
     history: tuple[dict[str, float], ...]
@@ -339,9 +339,11 @@ def _finish(folder: Path, start: Start, trainer: Trainer, last: Measured | None,
     seen = len(start.data.train) * len(trainer.history) + trainer.sums.step * trainer.batch_size
     settings = start.options.changed()
     history = tuple(trainer.history)
-    classifier = Classifier.load(_content(start, trainer))  # what predicts: the whole network, with averaged weights
-    material = showing.Material(classifier, start.data, evaluation, history, settings, folder, start.source)
-    report = showing.write_report(material) if group.first else folder / "report.html"
+    report = None
+    if start.options.report:
+        classifier = Classifier.load(_content(start, trainer))  # what predicts: all of it, with averaged weights
+        material = showing.Material(classifier, start.data, evaluation, history, settings, folder, start.source)
+        report = showing.write_report(material) if group.first else folder / "report.html"
     return Run(
         folder=folder,
         checkpoint=folder / checkpoints.FILE,

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import checkpoint as checkpoints
 from . import datasets, feeding, loading, notation, zoo
+from .alterations import Patch
 from .analysis import analyse
 from .architecture import DEFAULTS, Architecture
 from .augmentation import Augmentation, recipe
 from .checkpoint import Checkpoint
 from .datasets import Dataset, Normalisation
 from .errors import CheckpointError, OptionError
-from .networks import Network
+from .networks import Network, takes_any_size
 from .operations import BatchNorm
 from .options import Options, options_of
 from .prediction import check_classes, load_for
@@ -103,7 +105,7 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
     named = not isinstance(network, Architecture) and str(network) in zoo.names()
     loaded = data if isinstance(data, Dataset) else load(data, None if named else paper, options, progress)
     masks, count = loaded.task == "masks", len(loaded.classes)
-    shape = loaded.shape if options.patch is None or not named else (loaded.shape[0], *options.patch)
+    shape = loaded.shape if options.patch is None else (loaded.shape[0], *options.patch)
     if named:
         paper = paper.adapted(shape, count, maps=masks)
     elif masks and paper.ends_open:
@@ -121,7 +123,10 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
 def _settled(
     name: str, options: Options, data: Dataset, source: str | None, paper: Architecture, found: Checkpoint | None
 ) -> Start:
-    augmentation = recipe(options.augment, kind_of(data), data.task, data.shape, len(data.classes))
+    shape = data.shape if options.patch is None else (data.shape[0], *options.patch)
+    augmentation = recipe(options.augment, kind_of(data), data.task, shape, len(data.classes))
+    if options.patch is not None:
+        augmentation = replace(augmentation, steps=(Patch(options.patch), *augmentation.steps))
     loss_of(options, data).check(masks=data.task == "masks", mixed=augmentation.mixes)
     normalisation = found.normalisation if found else Normalisation.of(data.train)
     return Start(name, options, data, source, paper, normalisation, augmentation, found)
@@ -167,13 +172,67 @@ def load(data: Any, paper: Architecture | None, options: Options, progress: Watc
     )
 
 
+def step_of(
+    source: str,
+    variables: Mapping[str, Any],
+    data: Any,
+    example: int,
+    seed: int,
+    progress: Watcher | None = None,
+) -> tuple[Network, Tensor, Tensor]:
+    """A network and one example with its target, as a training step would see them.
+
+    Args:
+        source: Notation text, zoo name or file, or the folder of a run.
+        variables: Numbers of the names that a text uses.
+        data: A data set's name or path; None is random numbers of class 0.
+        example: Of the training part.
+        seed: Of the first weights and the random numbers.
+        progress: Called with ``(done, total, what)`` while files are read.
+
+    Raises:
+        OptionError: There is no such example, or the data does not fit the network.
+    """
+    if (Path(source) / checkpoints.FILE).is_file():
+        found = checkpoints.load(source)
+        network = found.network().train()
+        normalisation: Normalisation | None = found.normalisation
+        loaded = None if data is None else load_for(network.input_shape, data, {}, progress)
+    else:
+        paper = zoo.architecture(source, variables)
+        loaded = None if data is None else load(data, paper, Options(), progress)
+        if loaded is not None and str(source) in zoo.names():
+            paper = paper.adapted(loaded.shape, len(loaded.classes), maps=loaded.task == "masks")
+        known = DEFAULTS if loaded is None else DEFAULTS | {"input": loaded.shape, "classes": len(loaded.classes)}
+        paper = paper.bind(**{name: known[name] for name in paper.open})
+        with feeding.randomness(seed, -1):
+            network = Network(paper)
+        normalisation = None if loaded is None else Normalisation.of(loaded.train)
+    if loaded is None or normalisation is None:
+        inputs = torch.randn(1, *network.input_shape, generator=torch.Generator().manual_seed(seed))
+        output = network.architecture.shapes()[network.architecture.results[0]]
+        return network, inputs, torch.zeros(1, *output[1:], dtype=torch.int64)
+    if not 0 <= example < len(loaded.train):
+        raise OptionError(f"example={example}: {loaded.name} has training examples 0 to {len(loaded.train) - 1}.")
+    if loaded.shape != network.input_shape:
+        raise OptionError(f"the network takes {network.input_shape}, the examples of {loaded.name} are {loaded.shape}.")
+    inputs, target = loaded.train.take([example])
+    return network, normalisation(inputs), target.long()
+
+
 def check_fit(paper: Architecture, data: Dataset, options: Options) -> None:
     """Refuse a network that takes other inputs, or gives other outputs, than the data has.
 
     Raises:
         OptionError: The message says which.
     """
-    wanted = data.shape if options.patch is None else (data.shape[0], *options.patch)
+    wanted = data.shape
+    if options.patch is not None:
+        wanted = (data.shape[0], *options.patch)
+        fits = len(wanted) == len(data.shape) and all(p <= n for p, n in zip(wanted, data.shape, strict=True))
+        if not fits or not takes_any_size(paper):
+            reason = f"the examples are {data.shape}" if not fits else "the network has layers of one size, such as FC"
+            raise OptionError(f"patch={options.patch} cannot be cut: {reason}.")
     if paper.input_shape != wanted:
         what = KINDS.get(len(wanted), "examples")
         raise OptionError(f"the network takes {paper.input_shape}, the {what} of {data.name} are {wanted}.")
@@ -234,16 +293,24 @@ def resumed(
     if source is None:
         raise OptionError(f"{path}: was trained on data in memory; give it again.")
     paper = notation.parse(found.notation)
-    loaded = load_for(
-        found.reader.shape if found.reader else paper.input_shape or (), source, options.model_dump(), progress
-    )
+    shape = found.reader.shape if found.reader is not None else paper.input_shape or ()
+    loaded = load_for(shape, source, options.model_dump(), progress, any_size=takes_any_size(paper))
     check_classes(found.classes, loaded)
     _check_data(path, found, loaded)
     source = None if isinstance(source, Dataset) else source_of(source)
     return _settled(path.name, options, loaded, source, paper, found)
 
 
-FREE = ("epochs", "steps", "minutes", "workers", "device", "log", "checkpoint_minutes")  # may change on the way
+FREE = (
+    "epochs",
+    "steps",
+    "minutes",
+    "workers",
+    "device",
+    "log",
+    "report",
+    "checkpoint_minutes",
+)  # may change on the way
 
 
 def _check_same(path: Path, stored: Options, options: Options, found: Checkpoint) -> None:

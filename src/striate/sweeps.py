@@ -131,7 +131,7 @@ class Sweep:
         return "\n".join("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in cells)
 
 
-def sweep(
+def search(
     network: str | Path,
     data: str | Path,
     space: Mapping[str, str],
@@ -171,7 +171,7 @@ def sweep(
     _check_names(network, choices, options)
     named = str(network) if str(network) in zoo.names() else "network"
     folder = Path(out) if out is not None else Path("sweeps") / f"{named}-{Path(str(data)).stem}"
-    options.setdefault("validation", HELD_OUT)
+    options = {"validation": HELD_OUT, "report": False, **options}
     spec = {"network": str(network), "data": str(data), "space": dict(space), "options": options}
     _check_spec(folder, spec)
     seed = int(options.get("seed", 0))

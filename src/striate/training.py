@@ -99,7 +99,7 @@ class Trainer:
         """Whether all epochs are done, or early stopping has ended the run."""
         patience = self.options.early_stopping
         best = best_epoch(self.history)
-        stale = patience is not None and best is not None and len(self.history) - best > patience
+        stale = patience is not None and best is not None and len(self.history) - best >= patience
         return self.steps <= 0 or stale
 
     def epoch(self, tick: Watcher, pause: Callable[[], bool] | None = None) -> Measured | None:
