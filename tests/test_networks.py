@@ -1201,3 +1201,29 @@ def test_a_context_network_starts_as_the_identity() -> None:
 def test_a_scale_starts_where_its_text_says() -> None:
     net = network("INPUT 2x3x3 -> SCALE start=0.25")
     torch.testing.assert_close(net(torch.ones(1, 2, 3, 3)), torch.full((1, 2, 3, 3), 0.25))
+
+
+TURNED = (
+    "INPUT 2x9x9 -> CONV3-4 -> RELU -> POOL 3x3 stride=2 padding=same -> CONV3-4 -> RELU -> POOL -> FC 3",
+    "INPUT 2x9x9 -> CONV3-4 -> BN -> RELU -> POOL -> SUM[CONV3-4 -> RELU -> POOL | POOL] -> RELU -> FC 3",
+    "INPUT 2x9x9 -> CONV3-4 -> RELU as kept -> POOL -> CONCAT[IDENTITY | from kept -> POOL] -> RELU -> POOL -> FC 3",
+)
+
+
+@pytest.mark.parametrize("text", TURNED)
+def test_poolings_before_rectifiers_change_no_bit(text: str) -> None:
+    """Also where a whole window is negative or zero, and where several values are the largest."""
+    torch.manual_seed(0)
+    own = striate.network(text)
+    other = copy.deepcopy(own)
+    other.pools_first()
+    other.pools_first()
+    x = torch.randn(5, 2, 9, 9).round()
+    for net in (own, other):
+        net(x).square().sum().backward()
+    assert torch.equal(own(x), other(x))
+    for one, two in zip(own.parameters(), other.parameters(), strict=True):
+        assert one.grad is not None
+        assert two.grad is not None
+        assert torch.equal(one.grad, two.grad)
+    assert torch.equal(own.eval()(x), other.eval()(x))

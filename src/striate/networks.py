@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
@@ -516,6 +516,25 @@ def undone_poolings(architecture: Architecture) -> list[Node]:
     return [node for node in architecture if node.name in names]
 
 
+def turns(architecture: Architecture) -> dict[str, str]:
+    """Each ReLU that only a max pooling reads, and that pooling, each to the other.
+
+    >>> from striate.notation import parse
+    >>> turns(parse("INPUT 3x8x8 -> CONV3-8 -> RELU -> POOL -> RELU -> FC 3"))
+    {'relu1': 'pool1', 'pool1': 'relu1'}
+    """
+    nodes = {node.name: node for node in architecture}
+    readers = Counter(name for node in architecture for name in node.inputs) + Counter(architecture.results)
+    undone = {node.name for node in undone_poolings(architecture)}
+    found = {}
+    for node in architecture:
+        if type(node.operation) is paper.Pool and node.name not in undone:
+            before = nodes[node.inputs[0]]
+            if isinstance(before.operation, paper.ReLU) and readers[before.name] == 1:
+                found |= {before.name: node.name, node.name: before.name}
+    return found
+
+
 def takes_any_size(architecture: Architecture) -> bool:
     """Whether no layer is made for one size: none that reads the whole map sees a map that grows with the input.
 
@@ -575,6 +594,7 @@ class Network(nn.Module):
         self._input, *_ = (node.name for node in architecture)
         self._programs = {False: program(architecture, architecture.results[:1])}
         self._programs[True] = program(architecture, architecture.results)
+        self._chain = [node.name for node in architecture.nodes[1:]]
         self._build()
 
     def _build(self) -> None:
@@ -603,6 +623,20 @@ class Network(nn.Module):
                 place.add_module(part, module if number == len(parents) else nn.Module())
             place = place.get_submodule(part)
 
+    def pools_first(self) -> None:
+        """From now on compute a max pooling before the ReLU that only it reads.
+
+            relu(max(x)) = max(relu(x))
+
+        bit for bit, and so is the gradient: where the largest value is not above 0, both have none. Fewer numbers are
+        rectified and kept. Modules stay where they are; hooks on these two see each other's inputs.
+        """
+        turned = turns(self.architecture)
+        self._chain = [turned.get(node.name, node.name) for node in self.architecture.nodes[1:]]
+        for training, steps in self._programs.items():
+            paths = {name: tuple(other.split(".")) for name, other in turned.items()}
+            self._programs[training] = tuple(s._replace(path=paths.get(s.name, s.path)) for s in steps)
+
     def forward(self, x: Tensor) -> Any:
         """Examples ``(N, C, *spatial)`` to the output; in training a network with auxiliary ones gives a tuple of all.
 
@@ -613,8 +647,8 @@ class Network(nn.Module):
             self._check(x)
         if not self.is_chain:
             return self._run(x)
-        for module in self.children():
-            x = module(x)
+        for name in self._chain:
+            x = self._modules[name](x)  # type: ignore[misc]
         return x
 
     def _run(self, x: Tensor) -> Any:

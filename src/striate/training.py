@@ -69,6 +69,7 @@ class Trainer:
         self.channels_last = lies_channels_last(network, options, self.device)
         self.half = precision(options, self.device) == "bfloat16"
         self.network = network.to(self.device)
+        self.network.pools_first()
         if self.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.group.size > 1:
