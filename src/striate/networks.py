@@ -526,7 +526,7 @@ def turns(architecture: Architecture) -> dict[str, str]:
     nodes = {node.name: node for node in architecture}
     readers = Counter(name for node in architecture for name in node.inputs) + Counter(architecture.results)
     undone = {node.name for node in undone_poolings(architecture)}
-    found = {}
+    found: dict[str, str] = {}
     for node in architecture:
         if type(node.operation) is paper.Pool and node.name not in undone:
             before = nodes[node.inputs[0]]
