@@ -16,7 +16,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "adam"}, "optimizer='adam': input should be 'adamw', 'momentum' or 'sgd'."),
     ({"loss": "l1"}, "loss='l1': input should be 'softmax', 'svm', 'mse', 'dice' or 'softmax+dice'."),
     ({"seed": -1}, "seed=-1: input should be greater than or equal to 0."),
-    ({"size": (0, 8)}, "size=0: input should be greater than or equal to 1."),
+    ({"size": (0, 8)}, "size=(0, 8): input should be a whole number of at least 1, or one for each axis."),
 ]
 
 

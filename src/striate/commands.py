@@ -101,11 +101,6 @@ def numbers(option: str, written: str | None, example: str, fewest: int = 2) -> 
     return tuple(map(int, parts))
 
 
-def square(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """One number as two."""
-    return numbers * 2 if numbers is not None and len(numbers) == 1 else numbers
-
-
 def percent(share: float) -> str:
     """A share as people read it."""
     return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from .commands import AsJson, Run, numbers, one_network, percent, progress_bar, show_values, square, verb
+from .commands import AsJson, Run, numbers, one_network, percent, progress_bar, show_values, verb
 from .errors import OptionError, unknown_name
 
 Data = Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")]
@@ -60,7 +60,8 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
         kinds = (Options.model_fields[name].annotation, *get_args(Options.model_fields[name].annotation))
         several = any(get_origin(kind) is tuple for kind in kinds)
         if name in ("size", "patch"):
-            found[name] = square(numbers(f"--{name}", value, "64x64", fewest=1))
+            sizes = numbers(f"--{name}", value, "64x64", fewest=1) or ()
+            found[name] = sizes[0] if name == "size" and len(sizes) == 1 else sizes
         elif several and (name not in ("class_weights",) or "," in value):
             found[name] = tuple(number(part.strip()) for part in value.split(",") if part.strip())
         else:

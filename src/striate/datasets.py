@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def load(
     source: str | os.PathLike[str],
     *,
     channels: int | None = None,
-    size: tuple[int, ...] | None = None,
+    size: int | tuple[int, ...] | None = None,
     seed: int = 0,
     skip_bad: bool = False,
     stream: bool | None = None,
@@ -160,8 +160,8 @@ def load(
     Args:
         source: The name, or the path.
         channels: Of every input; of pictures 1 or 3, and None is 3 if any picture is coloured, else 1.
-        size: The spatial size to bring every input to: ``(H, W)`` for pictures, by the rule of
-            :func:`striate.images.fit`; None if all have one.
+        size: The spatial size to bring every input to, one number for all axes or one for each: ``(H, W)`` for
+            pictures, by the rule of :func:`striate.images.fit`; None if all have one.
         seed: Chooses the held-out examples.
         skip_bad: Leave out files that cannot be read, and keep their names in :attr:`Dataset.skipped`.
         stream: Leave the inputs in their files and decode them a batch at a time; None does so with what would take
@@ -181,11 +181,14 @@ def load(
     if not 0 <= validation < 1:
         raise OptionError(f"validation is a share of the training part, from 0 to below 1, got {validation!r}.")
     report = progress or (lambda done, total, what: None)
-    wanted = Wanted(channels, None if size is None else tuple(size), skip_bad, stream)
-    if isinstance(source, str) and source in BUNDLED:
-        pictures.check_options(channels, size)
-        return from_arrays(bundled(source), wanted, seed, validation)
-    found = look(source, wanted, report)
+    given = (size,) if isinstance(size, int) else size
+    wanted = Wanted(channels, None if given is None else tuple(given), skip_bad, stream)
+    is_bundled = isinstance(source, str) and source in BUNDLED
+    found = bundled(str(source)) if is_bundled else look(source, wanted, report)
+    if isinstance(size, int):
+        wanted = replace(wanted, size=(size,) * AXES[found.kind])
+    if is_bundled:
+        pictures.check_options(channels, wanted.size)
     if isinstance(found, Arrays):
         return from_arrays(found, wanted, seed, validation)
     decoded = decoding.decode(listings.settle(found, seed, validation), wanted, report)

@@ -100,7 +100,7 @@ class Options(BaseModel):
     )
     filters: Whole | None = Field(None, description="Of every CONV that the text leaves open.")
     hidden: Whole | None = Field(None, description="Features of every FC that the text leaves open, but the last.")
-    size: tuple[Whole, ...] | None = Field(None, description="Spatial size that inputs are brought to.")
+    size: Whole | tuple[Whole, ...] | None = Field(None, description="Spatial size that inputs are brought to.")
     patch: tuple[Whole, ...] | None = Field(
         None, description="Size of random patches to train on, for networks that take any size."
     )
@@ -155,7 +155,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
     try:
         return Options(**given)
     except ValidationError as error:
-        found = dict.fromkeys(_sentence(problem) for problem in error.errors(include_url=False))
+        found = dict.fromkeys(_sentence(problem, given) for problem in error.errors(include_url=False))
         raise OptionError("\n  ".join(["training cannot use", *found])) from None
 
 
@@ -195,16 +195,17 @@ def number(word: str) -> Any:
 ADMITTED = {
     "batch_size": "a whole number of at least 1, or 'full'",
     "learning_rate": "a finite number above 0, or 'find'",
+    "size": "a whole number of at least 1, or one for each axis",
     "class_weights": "'none', 'balanced', or one number above 0 for each class",
 }
 
 
-def _sentence(problem: Any) -> str:
+def _sentence(problem: Any, given: Mapping[str, Any]) -> str:
     if not problem["loc"]:
         return f"{problem['msg']}."
     name, message = problem["loc"][0], problem["msg"]
     if problem["type"] == "extra_forbidden":
         return f"{name}: {unknown_name('training option', name, Options.model_fields)}"
     if name in ADMITTED:
-        message = f"input should be {ADMITTED[name]}"
+        return f"{name}={given[name]!r}: input should be {ADMITTED[name]}."
     return f"{name}={problem['input']!r}: {message[0].lower()}{message[1:]}."

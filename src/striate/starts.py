@@ -155,7 +155,7 @@ def load(data: Any, paper: Architecture | None, options: Options, progress: Watc
     channels, size = None, options.size
     if paper is not None and paper.input_shape is not None and options.patch is None:
         channels, *spatial = paper.input_shape
-        if size is not None and tuple(spatial) != size:
+        if size is not None and tuple(spatial) != ((size,) * len(spatial) if isinstance(size, int) else size):
             raise OptionError(
                 f"size={size} contradicts the network's INPUT {paper.input_shape}; leave one of them out."
             )
