@@ -43,7 +43,7 @@ BOOK = [
     *("checkpoint", "loading", "views", "prediction", "feeding", "training", "range_test", "engines", "starts"),
     *("backpropagation", "derivatives", "arithmetic", "lessons", "exporting"),
     *("rendering", "pictures", "diagrams", "report", "showing", "runs", "sweeps", "benchmark"),  # VI
-    *("pytest_plugin", "commands", "data_verbs", "cli"),
+    *("pytest_plugin", "commands", "data_verbs", "cli", "__main__"),
 ]
 ON_PAPER = BOOK[: BOOK.index("graphs")]
 COMPUTING = [
@@ -222,6 +222,7 @@ TESTED_ELSEWHERE = {
     "starts": "test_runs",
     "commands": "test_cli",
     "data_verbs": "test_cli",
+    "__main__": "test_cli",
 }
 
 
@@ -437,7 +438,7 @@ PUBLIC = [
         "tuning",
         "unfold",
     ),
-    *("blocks", "datasets", "errors", "nn", "zoo"),
+    *("augmentation", "blocks", "datasets", "engines", "errors", "nn", "zoo"),
 ]
 public = pytest.mark.parametrize("name", PUBLIC[1:])
 

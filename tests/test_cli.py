@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+import torch
 
 import striate
-from striate import cli
+from striate import cli, data_verbs, images
 from striate.operations import OPERATIONS
 
-VERBS = ("describe", "check", "plan", "train", "evaluate", "predict", "show", "bench", "zoo")
+VERBS = (
+    *("data", "train", "sweep", "evaluate", "predict", "show", "export", "trace"),
+    *("describe", "check", "plan", "bench", "zoo"),
+)
 
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -364,3 +370,73 @@ def test_one_number_is_a_square_size(striate_: Any, bars_folder: Path, tmp_path:
     code, out, _ = striate_("predict", str(tmp_path / "run"), str(bars_folder / "test" / "lying" / "000.png"), "--json")
     assert (code, len(json.loads(out))) == (0, 1)
     assert "INPUT 1x6x6" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_python_runs_the_package_as_torchrun_does() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "striate", "zoo", "lenet5", "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["name"] == "lenet5"
+
+
+def test_data_export_trace_and_sweep(striate_: Any, bars_run: Any, bars_folder: Path, tmp_path: Path) -> None:
+    code, out, _ = striate_("data", str(bars_folder), "--json")
+    assert (code, json.loads(out)["counts"]["train"]) == (0, {"crossed": 60, "lying": 60, "standing": 60})
+    code, out, _ = striate_("data", str(bars_folder))
+    assert (code, out.startswith("bars: 240 pictures, ")) == (0, True)
+    code, out, _ = striate_("export", str(bars_run.folder), str(tmp_path / "bars.pt2"), "--json")
+    assert (code, json.loads(out)["classes"], (tmp_path / "bars.pt2").is_file()) == (
+        0, ["crossed", "lying", "standing"], True,
+    )  # fmt: skip
+    for source in (str(bars_run.folder), "INPUT 1x8x8 -> CONV 3x3x2 -> RELU -> POOL -> FC 3"):
+        code, out, _ = striate_("trace", source, "--data", str(bars_folder), "--example", "3")
+        assert (code, "of automatic differentiation." in out) == (0, True)
+    code, out, err = striate_("trace", "INPUT 1x8x8 -> FC 3", "--data", str(bars_folder), "--example", "999")
+    assert (code, out, err) == (2, "", "Error: example=999: bars has training examples 0 to 179.\n")
+    words = ["INPUT -> FC", "learning_rate=0.01,0.1", "--data", str(bars_folder), "--epochs", "1", "--trials", "2"]
+    code, out, _ = striate_("sweep", *words, "--out", str(tmp_path / "sweep"))
+    assert (code, len(out.splitlines())) == (0, 5)
+    code, out, err = striate_("sweep", "INPUT -> FC", "0.1", "--data", str(bars_folder))
+    assert (code, err) == (2, "Error: 0.1: expected NAME=VALUES, as in learning_rate=1e-4..1e-1:log or N=1..3.\n")
+
+
+def test_predictions_as_tables_from_standard_input_and_arrays(
+    striate_: Any, bars_run: Any, bars_folder: Path, bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted((bars_folder / "test" / "lying").iterdir())[:2]
+    code, out, _ = striate_("predict", str(bars_run.folder), *map(str, files), "--csv")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert [row["picture"] for row in rows] == [str(path) for path in files]
+    expected = striate.predict(bars_run.folder, files)
+    shares = [one.probabilities["standing"] for one in expected]
+    assert [float(row["standing"]) for row in rows] == pytest.approx(shares)
+    monkeypatch.setattr(data_verbs, "stdin", lambda: "\n".join(map(str, files)).encode())
+    assert striate_("predict", str(bars_run.folder), "-", "--csv")[1] == out
+    monkeypatch.setattr(data_verbs, "stdin", files[0].read_bytes)
+    code, piped, _ = striate_("predict", str(bars_run.folder), "-", "--json")
+    assert (code, json.loads(piped)[0]["probabilities"]) == (0, pytest.approx(expected[0].probabilities))
+    numpy.save(tmp_path / "bars.npy", bars.test.inputs[:3].numpy())
+    code, out, _ = striate_("predict", str(bars_run.folder), str(tmp_path / "bars.npy"), "--average", "flip", "--json")
+    both = [striate.predict(bars_run.folder, x) for x in (bars.test.inputs[:3], bars.test.inputs[:3].flip(-1))]
+    for found, one, two in zip(json.loads(out), *both, strict=True):
+        mean = {name: (one.probabilities[name] + two.probabilities[name]) / 2 for name in one.probabilities}
+        assert found["probabilities"] == pytest.approx(mean)
+    pattern = str(bars_folder / "test" / "l*" / "*.png")
+    assert len(json.loads(striate_("predict", str(bars_run.folder), pattern, "--json")[1])) == 20
+    code, out, err = striate_("predict", str(bars_run.folder), "nothing*")
+    assert (code, out, err) == (1, "", "Error: nothing*: no file matches this pattern.\n")
+
+
+def test_masks_are_written_beside_predictions(striate_: Any, circles: Any, tmp_path: Path) -> None:
+    run = striate.train("INPUT -> CONV", circles, out=tmp_path / "run", epochs=1, report=False)
+    numpy.save(tmp_path / "circles.npy", circles.test.inputs[:2].numpy())
+    words = ["predict", str(run.folder), str(tmp_path / "circles.npy"), "--masks", str(tmp_path / "masks")]
+    code, out, _ = striate_(*words)
+    assert (code, len(out.splitlines())) == (0, 2)
+    expected = striate.predict(run.folder, circles.test.inputs[:2])
+    for path, one in zip(sorted((tmp_path / "masks").iterdir()), expected, strict=True):
+        assert one.mask is not None
+        assert torch.equal(images.read_mask(path), one.mask)
+    code, out, err = striate_("evaluate", str(run.folder))
+    assert (code, out) == (2, "")
+    assert err == "Error: the checkpoint does not say what it was trained on; name the data too.\n"

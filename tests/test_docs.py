@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+import striate
 from striate import cli, policy
+from striate.images import to_pillow
+from striate.options import Options
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -41,13 +44,28 @@ def commands(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
 
 
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of three classes and of several sizes, as a person might have."""
+    train = striate.datasets.load("fashion-mnist-mini").train
+    root = tmp_path_factory.mktemp("documents") / "photos"
+    names = {8: "bag", 1: "trousers", 9: "boot"}
+    for label, name in names.items():
+        (root / name).mkdir(parents=True)
+        for number in (train.targets == label).nonzero()[:20, 0].tolist():
+            grey = to_pillow(train.take([number])[0][0]).resize((40 + number % 9, 36))
+            grey.convert("RGB").save(root / name / f"{number:04}.jpg")
+    return root
+
+
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A fresh folder to work in, in which the documents' own pictures are found; one thread, as tests share cores.
+def elsewhere(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh folder with the documents' own pictures, and photos; one thread, as tests share cores.
 
     What a document says about tuning "from now on in this process" ends with it.
     """
     (tmp_path / "docs").symlink_to(ROOT / "docs", target_is_directory=True)
+    (tmp_path / "photos").symlink_to(photos, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(policy, "_DEFAULTS", [policy.Policy()])
     threads = torch.get_num_threads()
@@ -126,3 +144,8 @@ def test_links_within_the_project_lead_somewhere(path: Path) -> None:
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
     missing = [target for target in LINK.findall(text) if not (path.parent / target).exists()]
     assert missing == []
+
+
+def test_every_option_of_training_is_explained() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    assert [name for name in Options.model_fields if f"`{name}`" not in page] == []

@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import augmentation as augmentation
     from . import blocks as blocks
     from . import datasets as datasets
+    from . import engines as engines
     from . import errors as errors
     from . import nn as nn
     from . import zoo as zoo
@@ -107,7 +109,7 @@ _HOMES = {
     "tuning": "policy",
     "ragged": "batches",
 }
-_MODULES = ("blocks", "datasets", "errors", "nn", "zoo")
+_MODULES = ("augmentation", "blocks", "datasets", "engines", "errors", "nn", "zoo")
 
 __all__ = ["__version__", *sorted(_HOMES), *_MODULES]
 

@@ -204,7 +204,7 @@ def predictions(
         yield from _of_array(classifier, torch.as_tensor(examples), average, "")
         return
     if classifier.reader is None:
-        raise DataError("this network was trained on arrays in memory, which no file gives; give an array.")
+        raise DataError("this network was trained on arrays that no file gives; give a tensor or a NumPy array.")
     reader = replace(classifier.reader, shape=views.taken_at(average, shape))
     found = list(files_of(reader, [examples] if isinstance(examples, str | os.PathLike) else examples))
     size, done = classifier.chunk(reader.shape), 0

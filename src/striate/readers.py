@@ -166,6 +166,20 @@ class Reader:
         return cls(values["kind"], tuple(values["shape"]), values["rate"], values["dtype"])
 
 
+def reader_of(shape: tuple[int, ...], dtype: torch.dtype) -> Reader | None:
+    """The reader whose inputs look like those of an array; None if no file gives such inputs.
+
+    >>> reader_of((1, 8000), torch.int16), reader_of((7, 9, 9), torch.uint8)
+    (Reader(kind='signal', shape=(1, 8000), rate=None, dtype='int16'), None)
+    """
+    name = str(dtype).removeprefix("torch.")
+    if len(shape) == 3:
+        return Reader("picture", shape) if name == "uint8" and shape[0] in (1, 3) else None
+    kinds = {2: {"int16": "signal", "float32": "series"}, 4: dict.fromkeys(TYPES, "volume")}
+    kind = kinds.get(len(shape), {}).get(name)
+    return None if kind is None else Reader(kind, shape, dtype=name)
+
+
 def kind_of(files: Iterable[Entry]) -> str | None:
     """The kind that most of these files are of, by their endings; None if they are of none.
 

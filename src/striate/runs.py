@@ -24,6 +24,7 @@ from .errors import OptionError, OutputError
 from .options import read_config, written_config
 from .prediction import Classifier
 from .processes import Engine, Group
+from .readers import reader_of
 from .starts import Start
 from .training import Measured, Trainer, Watcher
 
@@ -268,7 +269,7 @@ def _content(start: Start, trainer: Trainer) -> Checkpoint:
         notation=notation.format(start.architecture),
         classes=start.data.classes,
         normalisation=start.normalisation,
-        reader=start.data.reader,
+        reader=start.data.reader or reader_of(start.data.shape, start.data.train.dtype),
         dtype=str(start.data.train.dtype).removeprefix("torch."),
         task=start.data.task,
         weights=own if average is None else {n: processes.whole(t) for n, t in average.tensors.items()},
