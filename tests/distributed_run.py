@@ -14,6 +14,7 @@ from striate.processes import joined
 
 PLAIN = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
 NORMALISED = "INPUT 1x8x8 -> CONV 3x3x4 -> BN -> RELU -> POOL -> FC 8 -> BN -> FC 3"
+ACCUMULATED = {"accumulate": 3, "batch_size": 31, "optimizer": "sgd"}
 MIXED = {
     "augment": "shift 1, flip, mixup 0.2", "ema": 0.9, "clip": 1.0, "accumulate": 2, "class_weights": "balanced",
     "optimizer": "adamw", "learning_rate": 0.01,
@@ -21,6 +22,7 @@ MIXED = {
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": (PLAIN, {}),
     "normalised": (NORMALISED, {}),
+    "accumulated": (NORMALISED, ACCUMULATED),
     "mixed": (PLAIN, MIXED),
     "sharded": (NORMALISED, {"parallel": "fsdp"}),
     "sharded-mixed": (PLAIN, {"parallel": "fsdp", **MIXED}),

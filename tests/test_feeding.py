@@ -37,7 +37,8 @@ def test_balanced_sampling_shows_rare_classes_as_often() -> None:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_parts_are_even_neighbours_and_make_up_the_batch(size: int, processes: int, count: int) -> None:
     batch = torch.arange(size)
-    cut = [part for rank in range(processes) for part in parts(batch, Group(rank, processes), count)]
+    each = [parts(batch, Group(rank, processes), count) for rank in range(processes)]
+    cut = [part for together in zip(*each, strict=True) for part in together]
     real = [part.indices for part in cut if part.real]
     assert torch.equal(torch.cat(real), batch)
     assert all(len(indices) % 2 == 0 for indices in real[:-1])

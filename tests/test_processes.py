@@ -52,8 +52,8 @@ def launched(folder: Path, *cases: str, processes: int = 2) -> list[str]:
 
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     """DDP, and FSDP2, with batch normalisation over both, mixup, accumulation, clipping and a moving average."""
-    pairs = {"plain": "plain", "normalised": "normalised", "mixed": "mixed", "sharded": "normalised",
-             "sharded-mixed": "mixed"}  # fmt: skip
+    pairs = {"plain": "plain", "normalised": "normalised", "accumulated": "accumulated", "mixed": "mixed",
+             "sharded": "normalised", "sharded-mixed": "mixed"}  # fmt: skip
     first, second = launched(tmp_path / "two", *pairs)
     assert first == second
     for case, alone in pairs.items():

@@ -48,16 +48,17 @@ class Group:
         return self.rank == 0
 
     def share(self, count: int, parts: int = 1, part: int = 0) -> slice:
-        """This process's part of ``count`` examples: neighbours, an even number of them, but for the last.
+        """This process's share of a part of ``count`` examples: neighbours, an even number of them, but for the last.
+
+        All processes together have a part at a time, the same one that a process alone would have.
 
         Args:
             count: Examples of all processes together.
-            parts: Into how many parts each process cuts its own.
+            parts: Into how many parts they are cut.
             part: Which of these.
         """
-        chunk = 2 * -(-count // (2 * self.size * parts))
-        first = min(count, chunk * (self.rank * parts + part))
-        return slice(first, min(count, first + chunk))
+        first, end = _cut(0, count, parts, part)
+        return slice(*_cut(first, end, self.size, self.rank))
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in each of them."""
@@ -80,6 +81,12 @@ class Group:
         parts: list[Any] = [None] * self.size
         distributed.all_gather_object(parts, values.cpu())
         return torch.cat(parts)
+
+
+def _cut(first: int, end: int, parts: int, part: int) -> tuple[int, int]:
+    """Where one of several even parts of a range begins and ends."""
+    chunk = 2 * -(-(end - first) // (2 * parts))
+    return min(end, first + chunk * part), min(end, first + chunk * (part + 1))
 
 
 def announced(environment: Mapping[str, str]) -> dict[str, str]:

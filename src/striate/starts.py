@@ -256,13 +256,22 @@ def check_batches(paper: Architecture, options: Options, count: int, group: Grou
         OptionError: The message says which layer and which batch.
     """
     size = feeding.batch_size(options, count)
-    sizes = {size, count % size or size}
-    lone = 1 in {len(part.indices) for n in sizes for part in feeding.parts(torch.arange(n), group, options.accumulate)}
+    batches = [torch.arange(n) for n in {size, count % size or size}]
+    alone = [part for batch in batches for part in feeding.parts(batch, Group(), options.accumulate)]
+    lone = any(len(part.indices) == 1 for part in alone)
+    idle = any(not part.real for batch in batches for part in feeding.parts(batch, group, options.accumulate))
     for node, row in zip(paper, analyse(paper).rows, strict=True):
-        if lone and isinstance(node.operation, BatchNorm) and prod(row.output_shape[1:]) == 1:
+        if not isinstance(node.operation, BatchNorm):
+            continue
+        if lone and prod(row.output_shape[1:]) == 1:
             raise OptionError(
                 f"{node.name} cannot normalise a batch of 1 picture, which batch_size={options.batch_size} leaves of "
                 f"{count}; give another batch_size, or leave out BN."
+            )
+        if idle:
+            raise OptionError(
+                f"{node.name} needs examples in each of {group.size} processes, and batch_size={options.batch_size} "
+                f"with accumulate={options.accumulate} leaves too few of {count}; give another batch_size."
             )
 
 
@@ -297,6 +306,7 @@ def resumed(
     loaded = load_for(shape, source, options.model_dump(), progress, any_size=takes_any_size(paper))
     check_classes(found.classes, loaded)
     _check_data(path, found, loaded)
+    check_batches(paper, options, len(loaded.train), Group.current())
     source = None if isinstance(source, Dataset) else source_of(source)
     return _settled(path.name, options, loaded, source, paper, found)
 
