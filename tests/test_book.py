@@ -42,7 +42,8 @@ BOOK = [
     *("metrics", "options", "processes", "losses", "schedules", "optimizing", "synchronised_norms"),
     *("checkpoint", "loading", "views", "prediction", "feeding", "training", "range_test", "engines", "starts"),
     *("backpropagation", "derivatives", "arithmetic", "lessons", "exporting"),
-    *("rendering", "pictures", "diagrams", "report", "showing", "runs", "sweeps", "benchmark"),  # VI
+    *("rendering", "sheets", "portraits", "overlays", "pictures", "diagrams", "report", "showing"),  # VI
+    *("runs", "sweeps", "benchmark"),
     *("pytest_plugin", "commands", "data_verbs", "cli", "__main__"),
 ]
 ON_PAPER = BOOK[: BOOK.index("graphs")]

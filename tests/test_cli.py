@@ -230,7 +230,7 @@ NO_SUCH_NETWORK = (
 )
 NO_SUCH_PICTURE = (
     "Error: No picture is called 'curve'. Did you mean 'curves'? "
-    "Known: accuracy, calibration, columns, confusion, curves, filters, mistakes.\n"
+    "Known: accuracy, calibration, columns, confusion, curves, filters, masks, mistakes.\n"
 )
 NO_SIZE = "Error: --input 28: expected whole numbers joined by x, as in 3x224x224.\n"
 NO_RUN = "Error: nowhere: there is no such checkpoint; train one with: striate train lenet5 --data fashion-mnist-mini\n"

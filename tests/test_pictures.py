@@ -13,11 +13,12 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from striate import pictures, rendering
-from striate.metrics import Evaluation
+from striate import pictures, rendering, sheets
+from striate.metrics import Evaluation, MaskEvaluation
+from striate.overlays import Overlap
 
 CHINESE = ("猫", "小熊猫", "a $x$ & <b>", "空")
 
@@ -261,7 +262,7 @@ def test_calibration_of_nothing_says_so() -> None:
 def test_signed_filters_have_the_color_of_each_weight() -> None:
     weight = torch.tensor([[-2.0, 0.0], [1.0, 2.0]]).view(1, 1, 2, 2)
     figure = pictures.filters(weight, "edge")
-    expected = [[pictures.SIGNED(0), pictures.SIGNED(255)], [pictures.SIGNED(383), pictures.SIGNED(510)]]
+    expected = [[sheets.SIGNED(0), sheets.SIGNED(255)], [sheets.SIGNED(383), sheets.SIGNED(510)]]
     np.testing.assert_allclose(tiles(figure)[0] / 255, np.array(expected)[..., :3], atol=1 / 255)
     assert texts(figure) == ["edge", "the filter of 2 × 2"]
     png = np.asarray(Image.open(io.BytesIO(rendering.to_png(figure, dpi=100))).convert("RGB"))
@@ -283,7 +284,7 @@ def test_filters_over_colors_are_color_pictures_with_grey_for_zero() -> None:
         ((4, 2, 3, 3), "all 4 filters of 3 × 3, all 2 input channels", 8),
         ((64, 40, 3, 3), "first 21 of 64 filters of 3 × 3, first 8 of 40 input channels", 168),
         ((200, 1, 5, 5), "first 96 of 200 filters of 5 × 5", 96),
-        ((6, 2, 3, 3, 3), "all 6 filters of 3 × 3 × 3, all 2 input channels", 12),
+        ((6, 2, 3, 3, 3), "all 6 filters of 3 × 3 × 3, all 2 input channels, the middle slice of each", 12),
     ],
 )
 def test_filters_say_how_much_of_them_is_shown(shape: tuple[int, ...], extract: str, shown: int) -> None:
@@ -306,7 +307,7 @@ def test_columns_show_evenly_chosen_slices_and_count_the_rest() -> None:
     shown = tiles(figure)
     assert len(shown) == 10 + 1 + 1  # slices, the strip of four values, the picture
     reds = [int(tile[0, 0, 0]) for tile in shown[:10]]
-    expected = [int(255 * pictures.SIGNED(0.5 + value / (2 * 18))[0] + 0.5) for value in range(0, 19, 2)]
+    expected = [int(255 * sheets.SIGNED(0.5 + value / (2 * 18))[0] + 0.5) for value in range(0, 19, 2)]
     np.testing.assert_allclose(reds, expected, atol=3)
     assert {"+ 9 more", "all 4", "conv", "19×5×5", "fc", "picture", "3×8×8"} <= set(texts(figure))
 
@@ -335,6 +336,119 @@ def test_columns_of_any_number_of_layers_stay_inside_the_figure(count: int, widt
 def test_columns_survive_dead_layers_and_numbers_that_are_none() -> None:
     odd = [("dead", torch.zeros(2, 3, 3)), ("nan", torch.full((2, 3, 3), float("nan"))), ("point", torch.ones(5, 1, 1))]
     figure = pictures.columns([*odd, ("line", torch.ones(2, 30))], PICTURE, SCORES)
-    middle = (255 * np.array(pictures.SIGNED(255))[:3]).astype(np.uint8)
+    middle = (255 * np.array(sheets.SIGNED(255))[:3]).astype(np.uint8)
     np.testing.assert_allclose(tiles(figure)[0], np.tile(middle, (3, 3, 1)), atol=1)
     assert "5×1×1" in texts(figure)
+
+
+# ------------------------------------------------------------------------------------------- masks, signals and volumes
+
+
+def mask_history(epochs: int) -> list[dict[str, float | None]]:
+    return [
+        row | {"iou": 0.8 - 0.1 * abs(i - 2), "learning_rate": 1e-3 / (i + 1)} for i, row in enumerate(history(epochs))
+    ]
+
+
+@pytest.mark.parametrize("width", [3.75, 10.0])
+def test_curves_of_masks_have_the_iou_which_says_which_epoch_is_best(width: float) -> None:
+    rows = [{name: value for name, value in row.items() if name != "learning_rate"} for row in mask_history(5)]
+    figure = pictures.curves(rows, judged="validation", width=width)
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["loss", "accuracy", "mean IoU"]
+    assert "best epoch 3: 80.0 %" in [text.get_text() for text in figure.axes[2].texts]
+    assert f"best epoch 3: {90 - 50 / 3:.1f} %" in [text.get_text() for text in figure.axes[1].texts]
+    np.testing.assert_allclose(np.asarray(figure.axes[2].lines[1].get_ydata(), dtype=float), [60, 70, 80, 70, 60])
+    assert not [text for text in texts(figure) if "test" in text]
+    assert [text for text in texts(figure) if text.startswith("validation")]
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert -1 <= box.x0 < box.x1 <= figure.bbox.width + 1, text.get_text()
+
+
+def test_the_learning_rate_is_a_curve_of_its_own_without_a_best_epoch() -> None:
+    figure = pictures.curves(mask_history(4))
+    axes = figure.axes[3]
+    assert [text.get_text() for text in axes.texts] == ["learning rate", "epoch", "0.00025"]
+    np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata(), dtype=float), [1e-3, 5e-4, 1e-3 / 3, 2.5e-4])
+
+
+def test_confusion_of_masks_writes_the_share_of_each_row() -> None:
+    truth = torch.tensor([[[0, 0, 0, 0], [1, 1, 2, 2]]], dtype=torch.uint8)
+    said = torch.tensor([[[0, 0, 0, 1], [1, 1, 2, 0]]], dtype=torch.uint8)
+    found = MaskEvaluation.of(("a", "b", "c")).add(said, truth)
+    numbers = [text for text in texts(pictures.confusion(found)) if "%" in text]
+    assert numbers == ["75 %", "25 %", "100 %", "50 %", "50 %"]
+
+
+def test_mistakes_of_signals_are_curves_and_only_those_shown_are_needed() -> None:
+    signals = {number: torch.linspace(-1, 1, 50).mul(number + 1).sin()[None] for number in range(3)}
+    figure = pictures.mistakes(signals, evaluation(), 3)
+    curves = [line for line in figure.axes[0].lines if len(np.asarray(line.get_xdata())) == 50]
+    assert len(curves) == 3
+    for number, line in enumerate(curves):
+        heights = -np.asarray(line.get_ydata(), dtype=float)
+        np.testing.assert_allclose(np.corrcoef(heights, signals[number][0])[0, 1], 1.0, atol=1e-6)
+    assert texts(figure)[-1] == "Each curve on its own scale."
+    with pytest.raises(KeyError):
+        pictures.mistakes(signals, evaluation(), 4)
+
+
+def test_mistakes_of_volumes_show_the_middle_slice_on_a_scale_that_is_told() -> None:
+    volumes = torch.zeros(60, 1, 5, 4, 4)
+    volumes[:, :, 2] = torch.linspace(-3, 6, 60).view(60, 1, 1, 1)
+    figure = pictures.mistakes(volumes, evaluation(), 2)
+    low, high = volumes[0].min().item(), 0.0
+    dark, bright = tiles(figure)
+    assert (int(dark[0, 0, 0]), texts(figure)[-1]) == (0, "The middle slice, 3 of 5. Black is −3, white 0.")
+    second = volumes[1, 0, 2, 0, 0].item()
+    assert int(bright[0, 0, 0]) == round(255 * (second - low) / (high - low))
+
+
+def test_columns_of_signals_are_areas_around_zero() -> None:
+    wave = torch.sin(torch.arange(40) / 3)
+    figure = pictures.columns([("conv1", torch.stack([wave, -wave]))], wave[None], SCORES, noun="signal")
+    polygons = [patch for patch in figure.axes[0].patches if isinstance(patch, Polygon)]
+    areas = [(to_hex(patch.get_facecolor()), patch.get_xy()) for patch in polygons]
+    assert [color for color, _ in areas] == [pictures.ORANGE, pictures.BLUE] * 2
+    above, below = (areas[0][1][:, 1], areas[3][1][:, 1])
+    np.testing.assert_allclose(
+        above[0] - above.min(), below.max() - below[0], rtol=1e-6
+    )  # the wave and its mirror image
+    assert {"signal", "1×40", "2×40", "Each curve on its own scale."} <= set(texts(figure))
+    assert tiles(figure) == []
+
+
+def test_columns_of_volumes_show_the_middle_slices_and_say_so() -> None:
+    volume = torch.zeros(2, 6, 4, 4)
+    volume[:, 3] = 1.0
+    figure = pictures.columns([("conv1", volume)], torch.rand(1, 6, 4, 4), SCORES, noun="volume")
+    expected = (255 * np.array(sheets.SIGNED(510))[:3]).astype(np.uint8)
+    np.testing.assert_allclose(tiles(figure)[0], np.tile(expected, (4, 4, 1)), atol=1)
+    assert "The middle slice, 4 of 6. Black is 0, white 1. Of the layers, the middle slices, too." in " ".join(
+        texts(figure)
+    )
+
+
+@pytest.mark.parametrize("width", [3.75, 10.0])
+@pytest.mark.parametrize("shape", [(8, 12), (12, 8), (4, 8, 8), (90,)])
+def test_columns_of_masks_end_in_both_masks_inside_the_figure(shape: tuple[int, ...], width: float) -> None:
+    truth = torch.ones(shape, dtype=torch.uint8)
+    overlap = Overlap.of(0, torch.rand(1, *shape), truth, torch.zeros_like(truth), ("a", "b"))
+    figure = pictures.columns([("conv1", torch.rand(2, *shape))], overlap.inputs, [], overlap=overlap, width=width)
+    assert {"network", "truth"} <= set(texts(figure))
+    assert "top scores" not in texts(figure)
+    assert figure.get_figwidth() <= width
+    for image in figure.axes[0].images:
+        left, right, bottom, top = image.get_extent()
+        assert 0 <= left < right <= figure.get_figwidth() + 1e-6
+        assert 0 <= top < bottom <= figure.get_figheight() + 1e-6
+
+
+def test_slices_of_wide_pictures_lie_close() -> None:
+    figures = [pictures.columns([("conv1", torch.rand(8, size, 16))], PICTURE, SCORES) for size in (16, 4)]
+    places = [sorted({image.get_extent()[3] for image in figure.axes[0].images[:8]}) for figure in figures]
+    steps = [np.diff(tops) for tops in places]
+    np.testing.assert_allclose(steps[0], 0.66 + 0.05)
+    np.testing.assert_allclose(steps[1], 0.66 / 4 + 0.05)

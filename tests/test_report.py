@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from striate import report
-from striate.metrics import Evaluation
+from striate.metrics import Evaluation, MaskEvaluation
+from striate.overlays import Overlap
+from striate.report import Wording
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 SECTIONS = ["use", "learning", "classes", "confusion", "mistakes", "calibration", "filters", "activations", "layers"]
@@ -72,7 +74,9 @@ def arguments(classes: tuple[str, ...], *, wrong: int, epochs: int) -> dict[str,
             {"layer": "fc1", "output": "7", "parameters": "unknown", "note": ""},
         ],
         filters=[("conv1", torch.linspace(-1, 1, 36).view(4, 1, 3, 3)), ("conv2", torch.ones(2, 3, 3, 3))],
-        columns=(layers, torch.zeros(1, 6, 6, dtype=torch.uint8), [(classes[0], 0.8), (classes[1], 0.2)], classes[1]),
+        followed=report.Followed(
+            layers, torch.zeros(1, 6, 6, dtype=torch.uint8), [(classes[0], 0.8), (classes[1], 0.2)], classes[1]
+        ),
         notation="INPUT 1x6x6 -> CONV 3x3x4\n",
         settings={"epochs": epochs, "optimizer": {"name": "<adamw>", "betas": (0.9, 0.99)}, "augment": None},
         commands=["# your own pictures", "striate predict run/checkpoint.safetensors a.png > b.txt && echo 'done'"],
@@ -186,6 +190,7 @@ def test_of_many_convolutions_the_first_are_shown_and_the_page_says_so() -> None
 def test_a_page_without_history_has_no_curves() -> None:
     page = Page(report.render(**arguments(("right", "left"), wrong=1, epochs=0)))
     assert "learning" not in set(page.attributes("id"))
+    assert "It is that of the first, unfinished epoch." in page.text
     assert page.open == []
 
 
@@ -198,7 +203,7 @@ def test_a_page_without_history_has_no_curves() -> None:
     ],
 )
 def test_the_prediction_in_words(scores: list[tuple[str, float]], truth: str | None, sentence: str) -> None:
-    assert report._said(scores, truth) == sentence
+    assert report._said(report.Followed([], torch.zeros(1, 2, 2), scores, truth)) == sentence
 
 
 @pytest.mark.parametrize(
@@ -215,3 +220,105 @@ def test_the_prediction_in_words(scores: list[tuple[str, float]], truth: str | N
 def test_a_column_is_numeric_if_every_filled_cell_is_a_number(cells: tuple[str, ...], numeric: bool) -> None:
     rows: list[Mapping[str, str]] = [{"x": cell} for cell in cells]
     assert report._numeric(rows) == ({"x"} if numeric else set())
+
+
+# ----------------------------------------------------------------------------------------------- other kinds of data
+
+
+def of_masks(classes: tuple[str, ...] = ("ground", "disc"), epochs: int = 2) -> dict[str, Any]:
+    """Four volumes of which two voxels are wrong in the first, and one in the third."""
+    truth = torch.zeros(4, 2, 4, 5, dtype=torch.uint8)
+    truth[:, :, 1:3, 1:4] = 1
+    truth[:, 0, 0, 0] = 255
+    said = truth.clone().clamp(max=1)
+    said[0, 0, 1, 1] = said[0, 0, 2, 1] = said[2, 1, 2, 2] = 0
+    overlaps = [Overlap.of(n, torch.rand(1, 2, 4, 5), truth[n], said[n], classes) for n in (0, 2)]
+    row = {"train_loss": 0.5, "loss": 0.4, "accuracy": 0.97, "iou": 0.8}
+    return arguments(("a", "b"), wrong=0, epochs=0) | {
+        "history": [row | {"epoch": e, "iou": 0.5 + 0.1 * e} for e in range(1, epochs + 1)],
+        "evaluation": MaskEvaluation.of(classes).add(said, truth, 0.0625),
+        "overlaps": overlaps,
+        "looked_at": 3,
+        "followed": report.Followed([("conv1", torch.rand(2, 2, 4, 5))], torch.rand(1, 2, 4, 5), overlap=overlaps[0]),
+        "wording": Wording("volume", "validation"),
+    }
+
+
+@pytest.fixture(scope="module")
+def masks_page() -> Page:
+    return Page(report.render(**of_masks()))
+
+
+def test_the_page_of_masks_tells_their_overlap_and_no_certainty(masks_page: Page) -> None:
+    wanted = [name for name in SECTIONS if name not in ("mistakes", "calibration")]
+    wanted.insert(wanted.index("confusion") + 1, "masks")
+    assert [attrs["id"] for tag, attrs in masks_page.tags if tag == "section"] == wanted
+    assert [attrs["href"] for tag, attrs in masks_page.tags if tag == "a"] == [f"#{name}" for name in wanted]
+    assert masks_page.open == []
+    # Of 156 labelled voxels 3 are wrong; of the disc's 48, 45 are found and none is invented.
+    disc, ground, dice = 45 / 48, 108 / 111, (90 / 93 + 216 / 219) / 2
+    over = "Mean overlap (IoU) of true and predicted regions, over 2 classes on 4 test volumes."
+    called = f"{100 * 153 / 156:.1f} % of their voxels are called what they are"
+    for words in (
+        f"{100 * (disc + ground) / 2:.1f} % {over}",
+        f"{called}, mean Dice coefficient {100 * dice:.1f} %, mean loss 0.0625.",
+        "blue on the validation volumes, grey on the volumes it learned from",
+        "Most frequent mistakes, in voxels disc called ground 3",
+        "Of 3 test volumes at even distances among all 4, those whose masks overlap least, worst first: what the",
+        "One volume, layer by layer",
+        "The last column leads to the mask, with the true one below it.",
+    ):
+        assert words in masks_page.text
+
+
+def test_the_pictures_of_masks_have_words_too(masks_page: Page) -> None:
+    alts = [attrs["aria-label"] for _, attrs in masks_page.tags if attrs.get("role") == "img"][::2]
+    first, third = 100 * (10 / 12 + 27 / 29) / 2, 100 * (11 / 12 + 27 / 28) / 2
+    losses, ious = "Validation loss went from 0.400 to 0.400", "validation mean IoU from 60.0 % to 70.0 %"
+    bars = f"ground {100 * 108 / 111:.1f} % and {100 * 216 / 219:.1f} %, disc 93.8 % and {100 * 90 / 93:.1f} %"
+    curves = f"over 2 epochs. {losses}, {ious}; the best was 70.0 % after epoch 2."
+    assert alts[:4] == [
+        f"Line charts of loss, accuracy and mean IoU {curves}",
+        f"Bar chart of the IoU and Dice coefficient of each class: {bars}.",
+        "Confusion matrix of 2 classes. Most frequent mistakes: disc called ground 3 times.",
+        f"2 test volumes with true and predicted masks, by mean IoU: number 0 {first:.1f} %, number 2 {third:.1f} %.",
+    ]
+    assert alts[-1] == (
+        f"Activations of one volume after conv1. The network calls {100 * 37 / 39:.1f} % of its voxels what they are; "
+        f"their mean IoU is {first:.1f} %."
+    )
+
+
+def test_a_page_of_signals_calls_them_so_everywhere() -> None:
+    signals = torch.randn(40, 1, 30, generator=torch.Generator().manual_seed(0))
+    given = arguments(("low", "high"), wrong=3, epochs=1) | {
+        "images": {number: signals[number] for number in range(3)},
+        "followed": report.Followed([("conv1", signals[:4, 0])], signals[0], [("low", 0.9), ("high", 0.1)], "low"),
+        "wording": Wording("signal"),
+    }
+    html = report.render(**given)
+    page = Page(html)
+    words = page.text + " ".join(page.attributes("aria-label"))
+    assert "picture" not in words.replace("your own pictures", "").replace("shown as a colour picture", "")
+    assert "37 of 40 test signals were recognised" in words
+    assert "each around its line of zero" in words
+    assert "Signals of the 3 most confident mistakes: low called high, high called low, low called high." in words
+    assert "over 1 epoch. Test loss" in words
+
+
+def test_hundreds_of_classes_leave_the_page_small() -> None:
+    names = tuple(f"class number {i}" for i in range(400))
+    html = report.render(**arguments(names, wrong=20, epochs=2))
+    alts = list(Page(html).attributes("aria-label"))
+    assert any(alt.endswith(", class number 39 100.0 % and 360 more.") for alt in alts)
+    assert max(map(len, alts)) < 2000
+    assert len(html) < 400_000
+
+
+def test_figures_that_are_not_numbers_are_unknown() -> None:
+    nan = float("nan")
+    row: dict[str, float | None] = {"epoch": 1, "train_loss": 0.5, "loss": nan, "accuracy": 0.5, "iou": nan}
+    assert report._curves_alt([row], Wording("volume", "validation")) == (
+        "Line charts of loss, accuracy and mean IoU over 1 epoch. Validation loss went from unknown to unknown, "
+        "validation mean IoU from unknown to unknown; the best was unknown after epoch 1."
+    )

@@ -9,10 +9,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
-from striate import showing
+import striate
+from striate import datasets, showing
+from striate.datasets import Dataset, Split, Stored
 from striate.errors import OptionError
+from striate.metrics import MaskEvaluation
+from striate.moments import Normalisation
 from striate.networks import network
+from striate.prediction import Classifier
+from striate.readers import Reader
 
 
 def test_activations_are_those_of_every_layer_although_relu_works_in_place(bars_run: Any) -> None:
@@ -81,7 +88,7 @@ def test_the_report_tells_how_to_train_the_same_bits_again(bars_run: Any, tmp_pa
 
     from typer.testing import CliRunner
 
-    from striate import commands
+    from striate import cli, commands  # noqa: F401  (the verbs of cli join those of commands)
 
     page = html.unescape(bars_run.report.read_text())
     (line,) = re.findall(r"striate train '.*", page)
@@ -90,3 +97,147 @@ def test_the_report_tells_how_to_train_the_same_bits_again(bars_run: Any, tmp_pa
     assert done.exit_code == 0, done.output
     first, second = load_file(bars_run.checkpoint), load_file(tmp_path / "again" / "checkpoint.safetensors")
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+# ----------------------------------------------------------------------------------------------- other kinds of data
+
+NETWORKS = {1: "INPUT {} -> CONV3-4 -> RELU -> FC 2", 2: "INPUT {} -> CONV3-4 -> RELU -> FC 2",
+            3: "INPUT {} -> CONV3-4 -> RELU -> GLOBALAVGPOOL -> FC 2"}  # fmt: skip
+ROW = {"epoch": 1, "train_loss": 0.5, "loss": 0.6, "accuracy": 0.5, "seconds": 2.0}
+
+
+def material(data: Dataset, text: str, folder: Path, history: Any = (ROW,), **settings: Any) -> showing.Material:
+    """A network that learned nothing, and what it says about the test part."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = network(text.format("x".join(map(str, data.shape))))
+    known = Normalisation.of(data.train)
+    classifier = Classifier(net, data.classes, known, data.reader, data.task, data.train.dtype)
+    return showing.Material(classifier, data, classifier.evaluate(data.test), history, settings, folder, None, 1)
+
+
+def noise(shape: tuple[int, ...], dtype: torch.dtype, **given: Any) -> Dataset:
+    inputs = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0)) * 40
+    split = Split((inputs.abs() if dtype == torch.uint8 else inputs).to(dtype), torch.arange(8) % 2)
+    return Dataset("noise", ("a", "b"), split, split, **given)
+
+
+KINDS = [
+    ((1, 50), torch.int16, None, "signal", "sound.wav"),
+    ((2, 50), torch.float32, "series", "series", "series.csv"),
+    ((1, 6, 7), torch.float32, None, "picture", "photo.png"),
+    ((1, 5, 6, 7), torch.float32, "volume", "volume", "volume.npy"),
+]
+
+
+@pytest.mark.parametrize(("shape", "dtype", "kind", "noun", "file"), KINDS)
+def test_every_kind_of_input_gets_its_report_and_its_pictures(
+    shape: tuple[int, ...], dtype: torch.dtype, kind: str | None, noun: str, file: str, tmp_path: Path
+) -> None:
+    reader = Reader(kind, shape, dtype=str(dtype).removeprefix("torch.")) if kind else None
+    m = material(noise(shape, dtype, reader=reader), NETWORKS[len(shape) - 1], tmp_path)
+    page = showing.write_report(m).read_text()
+    many = noun if noun == "series" else f"{noun}s"
+    assert f"<dt>Training {many}</dt><dd>8</dd>" in page
+    assert f"<dt>{many.capitalize()} per second</dt><dd>4</dd>" in page
+    assert f"striate predict {tmp_path} {file}\n" in page.replace("</span>", "")
+    assert f"striate evaluate {tmp_path} --data FOLDER\n" in page.replace("</span>", "")
+    names = [path.name for path in showing.write_pictures(m, tmp_path, ["columns", "mistakes"])]
+    assert names == ["mistakes.png", "columns.png"]
+
+
+def test_the_report_of_masks_is_of_the_whole_pictures_although_patches_were_learned(
+    circles: Any, tmp_path: Path
+) -> None:
+    text = "INPUT -> CONV3-4 -> RELU -> CONV1-2"
+    run = striate.train(text, circles, out=tmp_path / "run", epochs=1, batch_size=20, patch=(12, 16))
+    m = showing.material(run.folder, circles, example=2)
+    assert isinstance(m.evaluation, MaskEvaluation)
+    worst, among = showing.worst_masks(m)
+    found = []
+    for number in range(10):
+        inputs, truth = circles.test.take([number])
+        seen = MaskEvaluation.of(circles.classes).add(m.classifier.scores(inputs), truth)
+        found.append((seen.mean_iou, number))
+    assert among == 10
+    assert [(one.found.mean_iou, one.number) for one in worst] == sorted(found)[:6]
+    followed = showing.followed(m)
+    assert followed.overlap is not None
+    assert torch.equal(followed.overlap.truth, circles.test.targets[2])
+    assert next((name, tuple(x.shape)) for name, x in followed.layers) == ("conv1", (4, 24, 32))
+    names = [path.name for path in showing.write_pictures(m, tmp_path / "pictures")]
+    assert names == [
+        "curves.png", "accuracy.png", "confusion.png", "masks.png", "filters-conv1.png", "filters-conv2.png",
+        "columns.png",
+    ]  # fmt: skip
+    page = showing.write_report(m).read_text()
+    assert f"{24 * 32 * (9 * 4 + 4 * 2):,}</dd>" in page  # multiply-adds of whole pictures
+    assert f"striate predict {run.folder} photo.png --masks masks" in page
+
+
+def test_a_mask_network_has_no_mistakes_and_others_no_masks(circles: Any, bars: Any, tmp_path: Path) -> None:
+    masks = material(circles, "INPUT {} -> CONV1-2", tmp_path)
+    pictures = material(bars, "INPUT {} -> FC 3", tmp_path, history=())
+    pixels, one = "its network gives every pixel a class", "its network gives every example one class"
+    most = "mistakes, calibration"
+    for m, name, why, there in (
+        (masks, "mistakes", pixels, "curves, accuracy, confusion, masks, filters, columns"),
+        (masks, "calibration", pixels, "curves, accuracy, confusion, masks, filters, columns"),
+        (pictures, "masks", one, f"accuracy, confusion, {most}, columns"),
+        (pictures, "filters", "its network has no convolution", f"accuracy, confusion, {most}, columns"),
+        (pictures, "curves", "no epoch was finished", f"accuracy, confusion, {most}, columns"),
+    ):
+        with pytest.raises(OptionError) as caught:
+            showing.write_pictures(m, tmp_path, ["columns", name])
+        assert str(caught.value) == f"there is no picture {name!r} of this run: {why}; there are {there}."
+    assert list(tmp_path.iterdir()) == []
+
+
+class Counting(Stored):
+    """Files that remember which of them were decoded."""
+
+    taken: list[int] = []  # noqa: RUF012  (of the class, which a frozen value cannot have of its own)
+
+    def take(self, indices: Any, threads: int | None = None) -> tuple[Tensor, Tensor]:
+        self.taken.extend(int(index) for index in indices)
+        return super().take(indices, threads)
+
+
+def test_of_files_only_what_is_shown_is_decoded(bars_folder: Path, tmp_path: Path) -> None:
+    data = datasets.load(bars_folder, stream=True)
+    assert isinstance(data.test, Stored)
+    test = Counting(data.test.sources, data.test.labels, data.test.reader)
+    m = material(Dataset("bars", data.classes, data.train, test, reader=data.reader), "INPUT {} -> FC 3", tmp_path)
+    Counting.taken.clear()
+    showing.write_report(m)
+    assert isinstance(m.evaluation, striate.Evaluation)
+    assert sorted(Counting.taken) == sorted([*m.evaluation.confident_mistakes(12), 1])
+
+
+def test_without_a_finished_epoch_there_is_no_time_to_tell(bars: Any, tmp_path: Path) -> None:
+    m = material(bars, "INPUT {} -> FC 3", tmp_path, history=())
+    facts = {"Training pictures": "180", "Parameters": "195", "Multiply-adds": "unknown", "Epochs": "none finished"}
+    assert showing._facts(m, 195, None) == facts
+
+
+def test_the_speed_counts_the_examples_that_were_seen(bars: Any, tmp_path: Path) -> None:
+    rows = [ROW | {"epoch": epoch, "seconds": 1.0} for epoch in (1, 2)]
+    facts = showing._facts(material(bars, "INPUT {} -> FC 3", tmp_path, rows, steps=10, batch_size=32), 1, 1)
+    # 180 pictures are 6 steps: the second epoch has 4 of 32.
+    assert facts["Pictures per second"] == f"{(180 + 4 * 32) / 2:.0f}"
+
+
+def test_curves_are_named_after_the_part_that_they_were_measured_on(bars: Any, tmp_path: Path) -> None:
+    judged = Dataset("bars", bars.classes, bars.train, bars.test, validation=bars.test)
+    assert material(bars, "INPUT {} -> FC 3", tmp_path).wording.judges == "test pictures"
+    page = showing.write_report(material(judged, "INPUT {} -> FC 3", tmp_path)).read_text()
+    assert "blue on the validation pictures" in page
+    assert ">validation 0.600<" in page
+
+
+def test_a_missing_example_is_called_what_it_is(tmp_path: Path) -> None:
+    signals = noise((1, 50), torch.float32)
+    run = striate.train("INPUT -> FC", signals, out=tmp_path / "run", epochs=1)
+    with pytest.raises(OptionError) as caught:
+        showing.material(run.folder, signals, example=8)
+    assert str(caught.value) == "example=8: noise has test signals 0 to 7."

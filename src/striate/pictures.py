@@ -10,190 +10,101 @@ with a sign are blue below zero, white at zero and orange above. Blue and orange
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findSystemFonts, fontManager
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
-from .metrics import Evaluation
-
-THEME = {
-    "paper": "#ffffff",
-    "ink": "#22303c",
-    "muted": "#63717d",
-    "line": "#d4dbe1",
-    "blue": "#1f6fb2",
-    "orange": "#c2541b",
-}
-"""The colours of lines and text by their role. A page may replace them, for a dark background for example."""
-
-SIGNED = LinearSegmentedColormap.from_list(
-    "signed", ["#08315f", "#2f7fc1", "#bcd7ee", "#f8f8f6", "#f7cfb2", "#d9702a", "#6d2703"], N=511
+from .metrics import Evaluation, MaskEvaluation
+from .overlays import Overlap, panel, strips
+from .portraits import height, is_curve, middle, note, portrait, relief, scale_of
+from .sheets import (
+    BLUE,
+    INK,
+    LINE,
+    MUTED,
+    NOTE,
+    ORANGE,
+    PAPER,
+    THEME,
+    Sheet,
+    contained,
+    extent,
+    extremes,
+    fit,
+    names_width,
+    percent,
+    sample,
+    shrink,
+    signed,
+    smaller,
+    wrapped,
+    write,
 )
-"""Negative, zero and positive numbers; the middle of its 511 colours is exactly zero."""
 
-PAPER, INK, MUTED, LINE, BLUE, ORANGE = THEME.values()
-_CELL_TEXT_CLASSES = 30  # beyond this a count no longer fits into a cell of the confusion matrix
-_NAMED_CLASSES = 60  # beyond this the names of neighbouring rows would overlap
-_LISTED_CLASSES = 40
-_TALL = 2.4  # inches of the reliability diagram
-_PHOTO_PIXELS = 90  # for each inch: a dozen photographs then take about a megabyte
-_SLICE_PIXELS = 350_000  # of all slices of a figure together, for the same reason
-
-# Families with East Asian letters, as Linux, macOS and Windows install them; those that are missing are not asked for.
-_FALLBACKS = [
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
-    *("WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS"),
+__all__ = [
+    "BLUE",
+    "INK",
+    "LINE",
+    "MUTED",
+    "ORANGE",
+    "PAPER",
+    "THEME",
+    "accuracy_per_class",
+    "calibration",
+    "columns",
+    "confusion",
+    "curves",
+    "filters",
+    "mistakes",
 ]
 
-
-class _Sheet:
-    """A figure with a single axes that is measured in inches from the top left corner."""
-
-    def __init__(self, width: float, height: float) -> None:
-        self.figure = Figure(figsize=(width, height), facecolor=PAPER)
-        self.axes = self.figure.add_axes((0.0, 0.0, 1.0, 1.0))
-        self.axes.set_axis_off()
-        self.axes.set(xlim=(0.0, width), ylim=(height, 0.0), autoscale_on=False)
-
-    def write(self, x: float, y: float, text: str, **style: Any) -> None:
-        _write(self.axes, x, y, text, **style)
-
-    def box(self, x: float, y: float, width: float, height: float, color: str, alpha: float = 1.0) -> None:
-        self.axes.add_patch(Rectangle((x, y), width, height, facecolor=color, edgecolor="none", alpha=alpha))
-
-    def line(self, xs: Sequence[float], ys: Sequence[float], color: str = LINE, **style: Any) -> None:
-        self.axes.plot(xs, ys, color=color, **({"linewidth": 0.8} | style))
-
-    def tile(self, x: float, y: float, width: float, height: float, pixels: np.ndarray[Any, Any]) -> None:
-        """Draw ``(H, W, 3 or 4)`` pixels into a box, each source pixel as a sharp rectangle."""
-        image = AxesImage(self.axes, extent=(x, x + width, y + height, y), origin="upper", interpolation="none")
-        image.set_data(pixels)
-        self.axes.add_image(image)
+_CELL_TEXT_CLASSES = 30  # beyond this a count no longer fits into a cell of the confusion matrix
+_NAMED_CLASSES = 60  # beyond this the names of neighbouring rows would overlap
+_PANELS = (
+    ("loss", "loss", ".3f", ""),
+    ("accuracy", "accuracy", ".1f", " %"),
+    ("mean IoU", "iou", ".1f", " %"),
+    ("learning rate", "learning_rate", ".2g", ""),
+)
+_TALL = 2.4  # inches of the reliability diagram
+_SLICE_PIXELS = 350_000  # of all slices of a figure together, so that a page stays small
 
 
-def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """Text exactly as it is given: a ``$`` in a class name starts no formula."""
-    given: dict[str, Any] = {"fontsize": 9.0, "color": INK, "va": "center", "rotation_mode": "anchor"} | style
-    axes.text(x, y, _printable(text), fontfamily=_families(text.isascii()), parse_math=False, **given)
+def curves(history: Sequence[Mapping[str, float | None]], *, judged: str = "test", width: float = 10.0) -> Figure:
+    """Loss and accuracy after each epoch, and IoU and learning rate if they are known, the best epoch marked.
 
-
-@lru_cache
-def _families(ascii_only: bool) -> list[str]:
-    """The font, with those that also have Chinese, Japanese and Korean letters if the machine has any."""
-    if ascii_only:
-        return ["DejaVu Sans"]
-    # The list of fonts may be older than the fonts themselves.
-    for path in () if set(_FALLBACKS) & set(fontManager.get_font_names()) else findSystemFonts():
-        if any(word in path for word in ("CJK", "SourceHan", "wqy")):
-            fontManager.addfont(path)
-    return ["DejaVu Sans", *(family for family in _FALLBACKS if family in fontManager.get_font_names())]
-
-
-def _printable(text: str) -> str:
-    """One line without control characters, which no SVG file may contain."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
-
-
-def _extent(text: str, size: float) -> float:
-    """Estimated width in inches of ``text`` at ``size`` points; East Asian letters are square."""
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" or letter in "×+→…%mwMW" for letter in text)
-    return (0.62 * len(text) + 0.38 * wide) * size / 72
-
-
-def _fit(text: str, inches: float, size: float) -> str:
-    """``text``, shortened with an ellipsis until it fits.
-
-    >>> _fit("convolution", 0.5, 9), _fit("conv", 0.5, 9)
-    ('conv…', 'conv')
-    """
-    if _extent(text, size) <= inches:
-        return text
-    while text and _extent(text + "…", size) > inches:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share as it is written everywhere in pictures and reports; only exactly all or nothing is 100 or 0 %.
-
-    >>> percent(0.912), percent(0.9999), percent(0.9999, 0), percent(1.0)
-    ('91.2 %', '> 99.9 %', '> 99 %', '100.0 %')
-    """
-    step, text = 10.0**-digits, f"{100 * share:.{digits}f}"
-    if share < 1 and float(text) == 100:
-        return f"> {100 - step:.{digits}f} %"
-    return f"< {step:.{digits}f} %" if share > 0 and float(text) == 0 else f"{text} %"
-
-
-def _smaller(text: str, inches: float, size: float) -> float:
-    """The font size at which ``text`` fits, at most ``size``."""
-    return size * min(1.0, inches / _extent(text, size))
-
-
-def _photo(image: Tensor, inches: float) -> np.ndarray[Any, Any]:
-    """``(C, H, W)`` uint8 as ``(H, W, 3)`` pixels, not more of them than can be seen at this size."""
-    pixels = image.detach().cpu().float()
-    pixels = pixels[:3] if len(pixels) >= 3 else pixels.mean(0, keepdim=True).expand(3, -1, -1)
-    shown = _shrink(pixels, int(inches * _PHOTO_PIXELS)).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(shown.permute(1, 2, 0).numpy())
-
-
-def _shrink(maps: Tensor, limit: int) -> Tensor:
-    """``(C, H, W)`` averaged down until the longer side has at most ``limit`` pixels."""
-    longer = max(maps.shape[-2:])
-    if longer <= limit:
-        return maps
-    height, width = (max(1, round(side * limit / longer)) for side in maps.shape[-2:])
-    return torch.nn.functional.adaptive_avg_pool2d(maps, (height, width))
-
-
-def _contained(shape: Sequence[int], side: float) -> tuple[float, float]:
-    """Width and height of an ``(H, W, ...)`` picture that just fits into a square, proportions kept."""
-    height, width = shape[:2]
-    return side * width / max(height, width), side * height / max(height, width)
-
-
-def _signed(values: Tensor, scale: float) -> np.ndarray[Any, Any]:
-    """Colours of ``values`` between ``-scale`` and ``scale``, ``(H, W)`` → ``(H, W, 3)`` uint8."""
-    unit = 0.5 + values.detach().cpu().float() / (2 * (scale or 1.0))
-    colors = SIGNED(unit.clamp(0, 1 - 1e-7).numpy(), bytes=True)
-    return np.ascontiguousarray(np.asarray(colors)[..., :3])
-
-
-def curves(history: Sequence[Mapping[str, float | None]], *, width: float = 10.0) -> Figure:
-    """Loss and accuracy after each epoch, the most accurate epoch marked.
+    The best epoch is that of the highest IoU, or accuracy where there is none.
 
     Args:
-        history: One mapping per epoch with ``epoch``, ``train_loss``, ``loss``, ``accuracy`` and perhaps
-            ``train_accuracy``; losses are means, accuracies shares between 0 and 1.
-        width: Inches; the two panels stand side by side if it is at least 6.
+        history: One mapping per epoch, at least one, with ``epoch``, ``train_loss``, ``loss``, ``accuracy`` and perhaps
+            ``train_accuracy``, ``iou``, ``learning_rate``; losses are means, accuracies and IoU shares between 0 and 1.
+        judged: What ``loss``, ``accuracy`` and ``iou`` were measured on: "test" or "validation".
+        width: Inches; the panels stand side by side if it is at least 6.
     """
-    beside = width >= 6
-    panel = ((width - 0.5) / 2 if beside else width, 3.1)
-    height = panel[1] if beside else 2 * panel[1] + 0.2
-    figure = Figure(figsize=(width, height), facecolor=PAPER)
-    accuracies = _series(history, "accuracy", 100.0)
-    best = max(range(len(history)), key=lambda i: (-1.0 if math.isnan(accuracies[i]) else accuracies[i], -i))
-    for number, (name, digits, unit) in enumerate((("loss", 3, ""), ("accuracy", 1, " %"))):
-        left, top = (number * (panel[0] + 0.5), 0.0) if beside else (0.0, number * (panel[1] + 0.2))
-        axes = _panel(figure, left, top, *panel)
-        factor = 100.0 if unit else 1.0
-        test, train = (_series(history, key, factor) for key in (name, f"train_{name}"))
-        _frame(axes, name, [int(row["epoch"] or 0) for row in history], [*test, *train], unit)
-        _lines(axes, [row["epoch"] or 0 for row in history], test, train, f".{digits}f", unit)
-        _mark_best(axes, history[best]["epoch"] or 0, test[best], f"{test[best]:.{digits}f}{unit}")
+    shown = [one for one in _PANELS if one[1] in ("loss", "accuracy") or any(one[1] in row for row in history)]
+    across = 1 if width < 6 else 3 if len(shown) == 3 else 2
+    room = (width - 0.5 * (across - 1)) / across
+    label = 0.85 if across == 3 else 1.05 if judged == "test" else 1.35
+    rows = math.ceil(len(shown) / across)
+    figure = Figure(figsize=(width, 3.1 * rows + 0.2 * (rows - 1)), facecolor=PAPER)
+    scores = _series(history, "iou" if any("iou" in row for row in history) else "accuracy", 100.0)
+    best = max(range(len(history)), key=lambda i: (-1.0 if math.isnan(scores[i]) else scores[i], -i))
+    epochs = [row["epoch"] or 0 for row in history]
+    for number, (name, key, digits, unit) in enumerate(shown):
+        axes = _panel(figure, number % across * (room + 0.5), number // across * 3.3, room, 3.1, label)
+        values, train = (_series(history, one, 100.0 if unit else 1.0) for one in (key, f"train_{key}"))
+        _frame(axes, name, [int(epoch) for epoch in epochs], [*values, *train], unit)
+        own = judged if key != "learning_rate" else ""
+        _lines(axes, epochs, {"train": train, own: values}, digits, unit, stacked=across == 3)
+        if own:
+            _mark_best(axes, epochs[best], values[best], f"{values[best]:{digits}}{unit}")
     return figure
 
 
@@ -203,10 +114,10 @@ def _series(history: Sequence[Mapping[str, float | None]], key: str, factor: flo
     return [math.nan if value is None or not math.isfinite(value) else factor * value for value in values]
 
 
-def _panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches, with room for numbers on the left and direct labels on the right."""
+def _panel(figure: Figure, left: float, top: float, width: float, height: float, after: float) -> Axes:
+    """Axes at a place in inches, with room for numbers on the left, and ``after`` on the right for direct labels."""
     whole_width, whole_height = figure.get_size_inches()
-    before, after, above, below = 0.5, 1.05, 0.62, 0.5
+    before, above, below = 0.5, 0.62, 0.5
     box = (
         (left + before) / whole_width,
         1 - (top + height - below) / whole_height,
@@ -229,31 +140,47 @@ def _frame(axes: Axes, name: str, epochs: Sequence[int], values: Sequence[float]
     margin = 0.08 * (high - low) or (5.0 if unit else 1.0)
     axes.set_ylim(max(0.0, low - margin), min(high + margin, 101.0) if unit else high + margin)
     axes.set_xlim(epochs[0] - (0.5 if len(epochs) == 1 else 0), epochs[-1] + (0.5 if len(epochs) == 1 else 0))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=_ticks(axes), integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
-    _write(axes, 0.0, 1.24, name, transform=axes.transAxes, fontsize=10.5, fontweight="bold")
-    _write(axes, 1.0, -0.21, "epoch", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")
+    write(axes, 0.0, 1.24, name, transform=axes.transAxes, fontsize=10.5, fontweight="bold")
+    write(axes, 1.0, -0.21, "epoch", transform=axes.transAxes, fontsize=8, color=MUTED, ha="right")
+
+
+def _ticks(axes: Axes) -> int:
+    """How many epochs get their number."""
+    return 8 if axes.bbox.width / axes.figure.dpi > 2 else 4
 
 
 def _lines(
-    axes: Axes, epochs: Sequence[float], test: Sequence[float], train: Sequence[float], digits: str, unit: str
+    axes: Axes,
+    epochs: Sequence[float],
+    named: Mapping[str, Sequence[float]],
+    digits: str,
+    unit: str,
+    *,
+    stacked: bool,
 ) -> None:
-    """Both curves, each with its name and last value written at its end."""
+    """Curves, each with its name and last value written at its end, or ``stacked`` one above the other."""
     ends = []
-    for name, values, color, thickness in (("train", train, MUTED, 1.1), ("test", test, BLUE, 2.0)):
+    for (name, values), color, thickness in zip(named.items(), (MUTED, BLUE), (1.1, 2.0), strict=True):
         marker: dict[str, Any] = {"marker": "o", "markersize": 2.2 + thickness} if len(epochs) <= 12 else {}
         axes.plot(epochs, values, color=color, linewidth=thickness, solid_capstyle="round", clip_on=False, **marker)
         if not math.isnan(values[-1]):
-            ends.append((values[-1], f"{name} {values[-1]:{digits}}{unit}", color))
+            ends.append((values[-1], [*([name] if name else []), f"{values[-1]:{digits}}{unit}"], color))
     bottom, top = axes.get_ylim()
     beyond = 1 + 0.1 * axes.figure.dpi / axes.bbox.width  # a tenth of an inch to the right of the last point
     ends.sort()
     places = [(value - bottom) / (top - bottom) for value, _, _ in ends]
-    if len(places) == 2 and (overlap := 0.085 - (places[1] - places[0])) > 0:
+    apart = 0.17 if stacked else 0.085
+    if len(places) == 2 and (overlap := apart - (places[1] - places[0])) > 0:
         places = [places[0] - overlap / 2, places[1] + overlap / 2]
-    for place, (_, text, color) in zip(places, ends, strict=True):
-        _write(axes, beyond, place, text, transform=axes.transAxes, color=color, fontsize=8.5)
+    if stacked and places:  # neither beside the numbers of the epochs nor beside the best one
+        places = [place + max(0.0, 0.08 - places[0]) - max(0.0, places[-1] - 0.95) for place in places]
+    for place, (_, words, color) in zip(places, ends, strict=True):
+        for row, text in enumerate(words if stacked else [" ".join(words)]):
+            y = place + (0.0375 - 0.075 * row if stacked and len(words) > 1 else 0.0)
+            write(axes, beyond, y, text, transform=axes.transAxes, color=color, fontsize=8.5)
 
 
 def _mark_best(axes: Axes, epoch: float, value: float, text: str) -> None:
@@ -264,17 +191,17 @@ def _mark_best(axes: Axes, epoch: float, value: float, text: str) -> None:
     axes.plot([epoch], [value], "o", color=PAPER, markeredgecolor=ORANGE, markersize=7, clip_on=False, zorder=5)
     side = "left" if place < 0.3 else "right" if place > 0.7 else "center"
     label = f"best epoch {epoch:g}: {text}"
-    _write(axes, place, 1.07, label, transform=axes.transAxes, color=ORANGE, fontsize=8.5, ha=side)
+    write(axes, place, 1.07, label, transform=axes.transAxes, color=ORANGE, fontsize=8.5, ha=side)
 
 
 def accuracy_per_class(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
     """Accuracy on the examples of each class as bars, best first; a class without examples says so."""
     rows, left_out = _ranking(evaluation)
-    size, pitch, names = 9.0, 0.27, _names_width(evaluation.classes, width)
+    size, pitch, names = 9.0, 0.27, names_width(evaluation.classes, width)
     counted = (
-        max((_extent(f"{right:,} of {total:,}", 7.5) for _, _, right, total in rows), default=0) if width >= 6 else 0
+        max((extent(f"{right:,} of {total:,}", 7.5) for _, _, right, total in rows), default=0) if width >= 6 else 0
     )
-    sheet = _Sheet(width, 0.4 + pitch * (len(rows) + bool(left_out)))
+    sheet = Sheet(width, 0.4 + pitch * (len(rows) + bool(left_out)))
     start, end = names + 0.15, width - counted - 0.85
     if len(evaluation.labels):
         overall = start + evaluation.accuracy * (end - start)
@@ -285,7 +212,7 @@ def accuracy_per_class(evaluation: Evaluation, *, width: float = 10.0) -> Figure
         )
     for row, (name, accuracy, right, total) in enumerate(rows):
         y = 0.4 + pitch * (row + (0.5 if row < len(rows) / 2 or not left_out else 1.5))
-        sheet.write(names, y, _fit(name, names, size), ha="right")
+        sheet.write(names, y, fit(name, names, size), ha="right")
         if accuracy is None:
             sheet.write(start, y, "no examples", color=MUTED, fontstyle="italic")
             continue
@@ -308,57 +235,55 @@ def _ranking(evaluation: Evaluation) -> tuple[list[tuple[str, float | None, int,
     rows = sorted(
         zip(evaluation.classes, shares, right, total, strict=True), key=lambda row: -1.0 if row[1] is None else row[1]
     )[::-1]
-    if len(rows) <= _LISTED_CLASSES:
-        return rows, 0
-    half = _LISTED_CLASSES // 2
-    return rows[:half] + rows[-half:], len(rows) - 2 * half
+    return extremes(rows)
 
 
-def _names_width(names: Sequence[str], width: float, size: float = 9.0) -> float:
-    """Inches for a column of names: what the longest needs, at most a fair part of the figure."""
-    return min(max(_extent(name, size) for name in names) + 0.05, max(0.85, 0.22 * width))
+def confusion(evaluation: Evaluation | MaskEvaluation, *, width: float = 10.0) -> Figure:
+    """What each class was taken for: row = true class, column = predicted class.
 
-
-def confusion(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
-    """What each class was taken for: row = true class, column = predicted class, text = examples.
-
-    The stronger a colour, the larger the share of the row: opacity = √share. Blue cells are right, orange ones are
-    mistakes. With many classes the figure is wider than ``width``, so that its text stays readable.
+    The text of a cell is its number of examples; for masks, its share of the row's pixels. The stronger a colour, the
+    larger the share of the row: opacity = √share. Blue cells are right, orange ones are mistakes. With many classes the
+    figure is wider than ``width``, so that its text stays readable.
     """
     count = len(evaluation.classes)
     named = count <= _NAMED_CLASSES
     size = 9.0 if count <= 20 else 7.0 if count <= _CELL_TEXT_CLASSES else 5.5
-    names = max(_extent("was called →", 8.0), _names_width(evaluation.classes if named else ["-"], width, size))
+    names = max(extent("was called →", 8.0), names_width(evaluation.classes if named else ["-"], width, size))
     slant = 0.72 * names + 0.1 if named else 0.2
     fitting = (width - names - slant - 0.1) / count
     cell = min(0.56, max(fitting, 0.25 if count <= _CELL_TEXT_CLASSES else 0.09 if named else 0.0))
     left, top = names + 0.1, slant + 0.25
-    sheet = _Sheet(left + count * cell + slant, top + count * cell + 0.05)
+    sheet = Sheet(left + count * cell + slant, top + count * cell + 0.05)
     counts = evaluation.confusion
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    draw = _cells if count <= _CELL_TEXT_CLASSES else _cell_colors
-    draw(sheet, counts, shares.sqrt(), left, top, cell)
+    if count <= _CELL_TEXT_CLASSES:
+        _cells(sheet, counts, shares, left, top, cell, as_shares=isinstance(evaluation, MaskEvaluation))
+    else:
+        _cell_colors(sheet, counts, shares.sqrt(), left, top, cell)
     edge = count * cell
     sheet.line([left, left + edge, left + edge, left, left], [top, top, top + edge, top + edge, top])
     for i, name in enumerate(evaluation.classes if named else ()):
         middle = (i + 0.5) * cell
-        sheet.write(left - 0.08, top + middle, _fit(name, names, size), fontsize=size, ha="right")
-        label = _fit(name, names, size)
+        sheet.write(left - 0.08, top + middle, fit(name, names, size), fontsize=size, ha="right")
+        label = fit(name, names, size)
         sheet.write(left + middle, top - 0.08, label, fontsize=size, rotation=45, va="baseline", ha="left")
     sheet.write(left - 0.08, top - 0.12, "is ↓", fontsize=8, color=MUTED, ha="right")
     sheet.write(left - 0.08, top - 0.3, "was called →", fontsize=8, color=MUTED, ha="right")
     return sheet.figure
 
 
-def _cells(sheet: _Sheet, counts: Tensor, strength: Tensor, left: float, top: float, cell: float) -> None:
-    """One coloured box with its count for every cell that is not empty."""
-    digits = len(str(int(counts.max())))
+def _cells(
+    sheet: Sheet, counts: Tensor, shares: Tensor, left: float, top: float, cell: float, *, as_shares: bool
+) -> None:
+    """One coloured box with its count, or its share of the row, for every cell that is not empty."""
+    digits = len("> 99 %") if as_shares else len(str(int(counts.max())))
     size = min(9.0, 72 * 0.88 * cell / (0.6 * max(digits, 2)))
     for row, column in counts.nonzero().tolist():
-        x, y, alpha = left + column * cell, top + row * cell, strength[row, column].item()
+        share = shares[row, column].item()
+        x, y, alpha = left + column * cell, top + row * cell, shares[row, column].sqrt().item()
         sheet.box(x, y, cell, cell, BLUE if row == column else ORANGE, alpha)
         color = PAPER if alpha > 0.75 else INK
-        text = f"{int(counts[row, column])}"
+        text = percent(share, 0) if as_shares else f"{int(counts[row, column])}"
         sheet.write(x + cell / 2, y + cell / 2, text, fontsize=size, color=color, ha="center")
     for i in range(1, len(counts)):
         edge = len(counts) * cell
@@ -366,7 +291,7 @@ def _cells(sheet: _Sheet, counts: Tensor, strength: Tensor, left: float, top: fl
         sheet.line([left + i * cell] * 2, [top, top + edge], linewidth=0.4)
 
 
-def _cell_colors(sheet: _Sheet, counts: Tensor, strength: Tensor, left: float, top: float, cell: float) -> None:
+def _cell_colors(sheet: Sheet, counts: Tensor, strength: Tensor, left: float, top: float, cell: float) -> None:
     """All cells as one picture, a pixel each: thousands of boxes would make a page heavy."""
     colors = np.tile((255 * np.array(to_rgba(ORANGE))).astype(np.uint8), (*counts.shape, 1))
     colors[np.diag_indices(len(counts))] = (255 * np.array(to_rgba(BLUE))).astype(np.uint8)
@@ -374,44 +299,48 @@ def _cell_colors(sheet: _Sheet, counts: Tensor, strength: Tensor, left: float, t
     sheet.tile(left, top, len(counts) * cell, len(counts) * cell, colors)
 
 
-def mistakes(images: Tensor, evaluation: Evaluation, count: int = 12, *, width: float = 10.0) -> Figure:
+def mistakes(
+    inputs: Tensor | Mapping[int, Tensor], evaluation: Evaluation, count: int = 12, *, width: float = 10.0
+) -> Figure:
     """The most confident mistakes, most confident first: what the network said, how surely, and what it is.
 
     Args:
-        images: ``(N, C, H, W)`` uint8, in the order of the evaluation.
+        inputs: ``(N, C, *spatial)`` in the order of the evaluation; or, by their numbers, at least those shown.
         evaluation: What the network said about them.
         count: At most so many.
         width: Inches.
     """
-    chosen = evaluation.confident_mistakes(count)
-    if not chosen:
-        sheet = _Sheet(width, 0.5)
+    shown = {index: inputs[index] for index in evaluation.confident_mistakes(count)}
+    if not shown:
+        sheet = Sheet(width, 0.5)
         sheet.write(0.0, 0.25, f"No mistakes among {len(evaluation.labels):,} examples.", fontsize=11)
         return sheet.figure
     across = max(2, round(width / 1.66)) if width >= 6 else 3
     pitch, side = width / across, width / across - 0.18
-    tall = side + (0.52 if side > 1.2 else 0.66)
-    sheet = _Sheet(width, math.ceil(len(chosen) / across) * tall)
-    for place, index in enumerate(chosen):
-        _mistake(sheet, images[index], evaluation, index, place % across * pitch, place // across * tall, side)
+    shape, scale = next(iter(shown.values())).shape, scale_of(shown.values())
+    tall = height(shape, side) + (0.52 if side > 1.2 else 0.66)
+    left_out, bottom = wrapped(note(shape, scale), width), math.ceil(len(shown) / across) * tall
+    sheet = Sheet(width, bottom + NOTE * len(left_out))
+    for place, (index, one) in enumerate(shown.items()):
+        x, y = place % across * pitch, place // across * tall
+        portrait(sheet, one, x, y, side, scale)
+        _verdict(sheet, evaluation, index, x, y + height(shape, side), side)
+    sheet.notes(bottom + 0.05, left_out)
     return sheet.figure
 
 
-def _mistake(sheet: _Sheet, image: Tensor, evaluation: Evaluation, index: int, x: float, y: float, side: float) -> None:
-    """One wrongly classified picture above its two lines; three where it is small."""
+def _verdict(sheet: Sheet, evaluation: Evaluation, index: int, x: float, y: float, side: float) -> None:
+    """The two lines below a wrongly classified example; three where it is small."""
     said, truth = (evaluation.classes[int(row[index])] for row in (evaluation.predictions, evaluation.labels))
-    pixels = _photo(image, side)
-    width, height = _contained(pixels.shape, side)
-    sheet.tile(x, y + side - height, width, height, pixels)
     sure = percent(evaluation.probabilities[index].max().item(), 0)
     roomy = side > 1.2
     size = 8.0 if roomy else 7.5
-    room = side + 0.14 - _extent(f" {sure}" if roomy else "", size)
-    said = _fit(f"said {said}", room, size)
+    room = side + 0.14 - extent(f" {sure}" if roomy else "", size)
+    said = fit(f"said {said}", room, size)
     lines = [f"{said} {sure}"] if roomy else [said, f"{sure} sure"]
     for number, text in enumerate(lines):
-        sheet.write(x, y + side + 0.13 + 0.15 * number, text, fontsize=size, color=ORANGE)
-    sheet.write(x, y + side + 0.13 + 0.16 * len(lines), _fit(f"is {truth}", side + 0.1, size), fontsize=size)
+        sheet.write(x, y + 0.13 + 0.15 * number, text, fontsize=size, color=ORANGE)
+    sheet.write(x, y + 0.13 + 0.16 * len(lines), fit(f"is {truth}", side + 0.1, size), fontsize=size)
 
 
 def calibration(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
@@ -422,9 +351,9 @@ def calibration(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
     Grey bars are how many examples there are.
     """
     left, across, bottom = 0.55, width - 0.65, 3.0
-    sheet = _Sheet(width, 4.0)
+    sheet = Sheet(width, 4.0)
     headline = _calibrated(evaluation)
-    sheet.write(0.0, 0.12, headline, fontsize=_smaller(headline, width, 9))
+    sheet.write(0.0, 0.12, headline, fontsize=smaller(headline, width, 9))
     _shares(sheet, left, across, bottom)
     bins = evaluation.reliability()
     most = max(b.count for b in bins)
@@ -440,7 +369,7 @@ def calibration(evaluation: Evaluation, *, width: float = 10.0) -> Figure:
     return sheet.figure
 
 
-def _shares(sheet: _Sheet, left: float, across: float, bottom: float) -> None:
+def _shares(sheet: Sheet, left: float, across: float, bottom: float) -> None:
     """The frame of a square of shares, certainty to the right and success upwards, and the line where they are one."""
     sheet.write(0.0, bottom - _TALL - 0.22, "was right ↑", fontsize=8, color=MUTED)
     for share, side in ((0.0, "left"), (0.25, "center"), (0.5, "center"), (0.75, "center"), (1.0, "right")):
@@ -449,7 +378,9 @@ def _shares(sheet: _Sheet, left: float, across: float, bottom: float) -> None:
         sheet.write(left - 0.08, bottom - share * _TALL, text, fontsize=8, color=MUTED, ha="right")
         sheet.write(left + share * across, bottom + 0.67, text, fontsize=8, color=MUTED, ha=side)
     sheet.line([left, left + across], [bottom, bottom - _TALL], INK, linestyle=(0, (1, 2)))
-    sheet.write(left - 0.08, bottom + 0.26, "examples", fontsize=_smaller("examples", left, 8), color=MUTED, ha="right")
+    sheet.write(
+        left - 0.08, bottom + 0.26, "examples", fontsize=smaller("examples", left - 0.08, 8), color=MUTED, ha="right"
+    )
     sheet.write(left + across, bottom + 0.87, "was sure →", fontsize=8, color=MUTED, ha="right")
 
 
@@ -476,9 +407,9 @@ def filters(weight: Tensor, title: str, *, width: float = 10.0) -> Figure:
     """
     weight = weight.detach().cpu().float().nan_to_num()
     shape = tuple(weight.shape)
+    colored = weight.ndim == 4 and weight.shape[1] == 3
     while weight.ndim > 4:
         weight = weight[:, :, weight.shape[2] // 2]
-    colored = weight.ndim == 4 and weight.shape[1] == 3
     if weight.shape[1] == 1 or colored:
         return _gallery(weight, title, shape, width, colored=colored)
     return _stacks(weight, title, shape, width)
@@ -498,10 +429,11 @@ def _extract(shape: Sequence[int], filters_shown: int, channels_shown: int) -> s
 
     size = " × ".join(map(str, shape[2:])) if len(shape) > 3 else f"length {shape[2]}"
     text = f"{part(filters_shown, shape[0], 'filter')} of {size}"
-    return text if shape[1] == 1 else f"{text}, {part(channels_shown, shape[1], 'input channel')}"
+    sliced = ", the middle slice of each" if len(shape) > 4 else ""
+    return f"{text}{sliced}" if shape[1] == 1 else f"{text}, {part(channels_shown, shape[1], 'input channel')}{sliced}"
 
 
-def _headline(sheet: _Sheet, title: str, extract: str) -> None:
+def _headline(sheet: Sheet, title: str, extract: str) -> None:
     """A title above a line that says how much is shown."""
     sheet.write(0.0, 0.12, title, fontsize=10, fontweight="bold")
     sheet.write(0.0, 0.34, extract, fontsize=8, color=MUTED)
@@ -512,14 +444,14 @@ def _gallery(weight: Tensor, title: str, shape: Sequence[int], width: float, *, 
     across = max(1, int(width / 0.8))
     shown = weight[: 8 * across]
     pitch = min(1.1, width / min(across, len(shown)))
-    sheet = _Sheet(width, 0.6 + math.ceil(len(shown) / across) * pitch)
+    sheet = Sheet(width, 0.6 + math.ceil(len(shown) / across) * pitch)
     _headline(sheet, title, _extract(shape, len(shown), shape[1]))
     for place, kernel in enumerate(shown):
         x, y = place % across * pitch, 0.6 + place // across * pitch
         scale = kernel.abs().max().item()
         if colored:
             pixels = (127.5 + 127.5 * kernel / (scale or 1.0)).round().to(torch.uint8)
-            box = _contained(pixels.shape[1:], pitch - 0.1)
+            box = contained(pixels.shape[1:], pitch - 0.1)
             sheet.tile(x, y, *box, np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
         else:
             _kernel(sheet, kernel[0], x, y, pitch - 0.1, scale)
@@ -531,7 +463,7 @@ def _stacks(weight: Tensor, title: str, shape: Sequence[int], width: float) -> F
     left, top = 0.72, 0.82
     shown = weight[: max(1, int((width - left) / 0.44)), :8]
     pitch = min(0.56, (width - left) / len(shown))
-    sheet = _Sheet(width, top + shown.shape[1] * pitch)
+    sheet = Sheet(width, top + shown.shape[1] * pitch)
     _headline(sheet, title, _extract(shape, *shown.shape[:2]))
     sheet.write(left, top - 0.15, "one filter in each column →", fontsize=7.5, color=MUTED)
     for channel in range(shown.shape[1]):
@@ -544,10 +476,10 @@ def _stacks(weight: Tensor, title: str, shape: Sequence[int], width: float) -> F
     return sheet.figure
 
 
-def _kernel(sheet: _Sheet, kernel: Tensor, x: float, y: float, side: float, scale: float) -> None:
+def _kernel(sheet: Sheet, kernel: Tensor, x: float, y: float, side: float, scale: float) -> None:
     """One kernel in a square: a map of ``(kh, kw)``, or the curve of ``(k,)`` around its zero line."""
     if kernel.ndim == 2:
-        sheet.tile(x, y, *_contained(kernel.shape, side), _signed(kernel, scale))
+        sheet.tile(x, y, *contained(kernel.shape, side), signed(kernel, scale))
         return
     sheet.line([x, x + side], [y + side / 2] * 2)
     steps = [x + (i + 0.5) / len(kernel) * side for i in range(len(kernel))]
@@ -561,42 +493,72 @@ def columns(
     scores: Sequence[tuple[str, float]],
     *,
     truth: str | None = None,
+    overlap: Overlap | None = None,
+    noun: str = "picture",
     width: float = 10.0,
 ) -> Figure:
-    """Every activation volume of a network laid out as a column of slices, from the picture to the scores.
+    """Every activation volume of a network laid out as a column of slices, from the picture to the scores or the mask.
 
     Slices are taken at even distances through the channels, so none is picked for its looks. Each layer has its own
-    scale (the 99.5th percentile of its absolute values), shared by its slices. A vector is a strip of cells.
+    scale (the 99.5th percentile of its absolute values), shared by its slices. A vector is a strip of cells, a map
+    of one axis the area between its curve and zero, and of more than two axes the middle is shown.
 
     Args:
-        layers: Name and activation of each layer, in order: ``(C, H, W)``, or ``(C,)`` for a vector.
-        image: The input, ``(C, H, W)`` uint8.
+        layers: Name and activation of each layer, in order: ``(C, *spatial)``, or ``(C,)`` for a vector.
+        image: The input, ``(C, *spatial)``.
         scores: Class names and probabilities, best first; the first five are shown.
         truth: The true class, if it is known.
+        overlap: In place of the scores, the masks that a network for masks leads to.
+        noun: What the input is.
         width: Inches; layers that do not fit continue in further rows.
     """
     lead, tail = (1.35, 2.2) if width >= 6 else (1.05, 1.6)
     rows, pitch = _rows(len(layers), width, lead, tail)
-    slices = {1: 10, 2: 8}.get(len(rows), 6)
+    slices = min({1: 10, 2: 8}.get(len(rows), 6), max((_slices(volume) for _, volume in layers), default=1))
     side = pitch - 0.1
+    step = max((_height(volume, side) for _, volume in layers), default=0.0) or side
     limit = math.isqrt(_SLICE_PIXELS // max(1, slices * len(layers)))
-    longest = max((_extent(name, 8.0) for name, _ in layers), default=0.0)
+    longest = max((extent(name, 8.0) for name, _ in layers), default=0.0)
     slanted = longest > pitch
     header = 0.55 + (min(longest, 1.5) * 0.6 if slanted else 0.0)
-    tall = header + slices * (side + 0.05) + 0.42
-    sheet = _Sheet(width, len(rows) * tall - 0.15)
+    tall = header + max(slices * (step + 0.05), 2.65 if overlap is None else _masks_height(overlap, tail - 0.12)) + 0.42
+    end = width if len(rows) > 1 else min(width, lead + len(layers) * pitch + 0.25 + tail)
+    left_out = wrapped(_left_out(image, layers), end)
+    sheet = Sheet(end, len(rows) * tall - 0.15 + NOTE * len(left_out))
+    sheet.notes(len(rows) * tall - 0.1, left_out)
     position = 0
     for number, length in enumerate(rows):
         x, top = lead if number == 0 else 0.0, number * tall + header
         for name, volume in layers[position : position + length]:
             _layer_name(sheet, name, volume, x, top, pitch, slanted=slanted)
-            _column(sheet, volume, x, top, side, slices, limit)
+            _column(sheet, volume, x, top, side, step, slices, limit)
             x += pitch
         position += length
-        if number == len(rows) - 1:
-            _scores(sheet, scores[:5], truth, width - tail + 0.12, top, tail - 0.12)
-    _input(sheet, image, header, lead - 0.25)
+        if number == len(rows) - 1 and overlap is not None:
+            _masks(sheet, overlap, end - tail + 0.12, top, tail - 0.12)
+        elif number == len(rows) - 1:
+            _scores(sheet, scores[:5], truth, end - tail + 0.12, top, tail - 0.12)
+    _input(sheet, image, header, lead - 0.25, noun)
     return sheet.figure
+
+
+def _slices(volume: Tensor) -> int:
+    """How many slices a volume has; sixteen numbers of a vector take the place of one."""
+    return len(volume) if _height(volume, 1.0) else math.ceil(volume.numel() / 16)
+
+
+def _height(volume: Tensor, side: float) -> float:
+    """Inches of one slice of a volume ``side`` wide; a vector has none."""
+    if volume.ndim < 2 or volume[0].numel() == 1:
+        return 0.0
+    return 0.7 * side if volume.ndim == 2 else contained(volume.shape[-2:], side)[1]
+
+
+def _left_out(image: Tensor, layers: Sequence[tuple[str, Tensor]]) -> str:
+    """What the input and the columns leave out."""
+    if image.ndim > 3 and any(volume.ndim > 3 for _, volume in layers):
+        return f"{note(image.shape, scale_of([image]))} Of the layers, the middle slices, too."
+    return note(image.shape, scale_of([image]))
 
 
 def _rows(count: int, width: float, lead: float, tail: float) -> tuple[list[int], float]:
@@ -631,61 +593,75 @@ def _balanced(fits: Sequence[int], count: int) -> list[int]:
     return rows
 
 
-def _layer_name(sheet: _Sheet, name: str, volume: Tensor, x: float, top: float, pitch: float, *, slanted: bool) -> None:
+def _layer_name(sheet: Sheet, name: str, volume: Tensor, x: float, top: float, pitch: float, *, slanted: bool) -> None:
     """The name of a layer with the shape of its output below it."""
     shape = "×".join(map(str, volume.shape))
-    sheet.write(x, top - 0.14, shape, fontsize=_smaller(shape, pitch - 0.04, 6.5), color=MUTED)
-    text = _fit(name, 1.5, 8.0) if slanted else name
+    sheet.write(x, top - 0.14, shape, fontsize=smaller(shape, pitch - 0.04, 6.5), color=MUTED)
+    text = fit(name, 1.5, 8.0) if slanted else name
     sheet.write(
         x + (0.04 if slanted else 0.0), top - 0.29, text, fontsize=8, rotation=35 if slanted else 0, va="baseline"
     )
 
 
-def _column(sheet: _Sheet, volume: Tensor, x: float, top: float, side: float, slices: int, limit: int) -> None:
+def _column(
+    sheet: Sheet, volume: Tensor, x: float, top: float, side: float, step: float, slices: int, limit: int
+) -> None:
     """One volume: at most ``slices`` of its maps, ``limit`` pixels wide, one below the other, or a strip of values."""
     volume = volume.detach().cpu().float().nan_to_num()
-    scale = torch.quantile(_sample(volume.abs().flatten(), 100_000), 0.995).item() or volume.abs().max().item()
-    pitch = side + 0.05
-    if volume.flatten(1 if volume.ndim > 1 else 0).shape[-1] == 1 or volume.ndim == 1:
-        cells, full = _sample(volume.flatten(), 16 * slices), slices * pitch - 0.05
-        height = min(full, len(cells) * pitch - 0.05)
-        sheet.tile(x, top, 0.6 * side, height, _signed(cells[:, None], scale))
+    scale = torch.quantile(sample(volume.abs().flatten(), 100_000), 0.995).item() or volume.abs().max().item()
+    pitch = step + 0.05
+    if not _height(volume, side):
+        cells, full = sample(volume.flatten(), 16 * slices), slices * pitch - 0.05
+        height = min(full, len(cells) * (side + 0.05) - 0.05)
+        sheet.tile(x, top, 0.6 * side, height, signed(cells[:, None], scale))
         _rest(sheet, x, top + height, side, len(cells), volume.numel())
         return
-    maps = volume[:, None] if volume.ndim == 2 else volume
-    while maps.ndim > 3:
-        maps = maps[:, maps.shape[1] // 2]
-    shown = _sample(maps, slices)
-    small = _shrink(shown, limit)
-    for row, values in enumerate(small):
-        box = _contained(values.shape, side) if volume.ndim > 2 else (side, 0.6 * side)
-        sheet.tile(x, top + row * pitch, *box, _signed(values, scale))
-    _rest(sheet, x, top + len(shown) * pitch - 0.05, side, len(shown), len(maps))
+    maps = sample(volume[:, None] if volume.ndim == 2 else middle(volume), slices)
+    for row, values in enumerate(maps if volume.ndim == 2 else shrink(maps, limit)):
+        if volume.ndim == 2:
+            relief(sheet, values[0], x, top + row * pitch, side, _height(volume, side), scale)
+        else:
+            sheet.tile(x, top + row * pitch, *contained(values.shape, side), signed(values, scale))
+    _rest(sheet, x, top + len(maps) * pitch - 0.05, side, len(maps), len(volume))
 
 
-def _sample(values: Tensor, count: int) -> Tensor:
-    """At most ``count`` entries of the first axis at even distances, the first and the last among them."""
-    if len(values) <= count:
-        return values
-    return values[torch.linspace(0, len(values) - 1, count, dtype=torch.float64).round().long()]
-
-
-def _rest(sheet: _Sheet, x: float, bottom: float, side: float, shown: int, count: int) -> None:
+def _rest(sheet: Sheet, x: float, bottom: float, side: float, shown: int, count: int) -> None:
     """How many slices or values are not shown, or how many there are."""
     text = f"+ {count - shown:,} more" if count > shown else f"all {count:,}"
-    sheet.write(x, bottom + 0.11, text, fontsize=_smaller(text, side + 0.06, 6.5), color=MUTED)
+    sheet.write(x, bottom + 0.11, text, fontsize=smaller(text, side + 0.06, 6.5), color=MUTED)
 
 
-def _input(sheet: _Sheet, image: Tensor, top: float, side: float) -> None:
-    """The picture that went in."""
-    pixels = _photo(image, side)
-    sheet.write(0.0, top - 0.29, "picture", fontsize=8, va="baseline")
+def _input(sheet: Sheet, image: Tensor, top: float, side: float, noun: str) -> None:
+    """What went in."""
+    sheet.write(0.0, top - 0.29, noun, fontsize=8, va="baseline")
     sheet.write(0.0, top - 0.14, "×".join(map(str, image.shape)), fontsize=6.5, color=MUTED)
-    sheet.tile(0.0, top, *_contained(pixels.shape, side), pixels)
+    # A picture begins at the top, as the slices do.
+    down = 0.0 if is_curve(image.shape) else side - contained(image.shape[-2:], side)[1]
+    portrait(sheet, image, 0.0, top - down, side, scale_of([image]))
+
+
+def _masks(sheet: Sheet, overlap: Overlap, x: float, top: float, width: float) -> None:
+    """What the network calls each pixel above what it is."""
+    if is_curve(overlap.inputs.shape):
+        strips(sheet, overlap, x, top, width)
+        return
+    side = min(width, 1.5)
+    size = contained(overlap.inputs.shape[-2:], side)
+    scale = scale_of([overlap.inputs])
+    for row, name in enumerate(("network", "truth")):
+        y = top + row * (size[1] + 0.3)
+        sheet.write(x, y - (0.29 if row == 0 else 0.1), name, fontsize=8, va="baseline")
+        sheet.tile(x, y, *size, panel(overlap, name, side, scale))
+
+
+def _masks_height(overlap: Overlap, width: float) -> float:
+    """Inches that these take."""
+    shape = overlap.inputs.shape
+    return 1.0 if is_curve(shape) else 2 * contained(shape[-2:], min(width, 1.5))[1] + 0.3
 
 
 def _scores(
-    sheet: _Sheet, scores: Sequence[tuple[str, float]], truth: str | None, x: float, top: float, width: float
+    sheet: Sheet, scores: Sequence[tuple[str, float]], truth: str | None, x: float, top: float, width: float
 ) -> None:
     """The best classes as bars, the true one in blue."""
     sheet.write(x, top - 0.29, "top scores", fontsize=8, va="baseline")
@@ -693,7 +669,7 @@ def _scores(
     for row, (name, share) in enumerate(scores):
         y, true = top + 0.46 * row, name == truth
         color = BLUE if true else ORANGE if row == 0 and truth is not None else MUTED
-        label = _fit(name, width - (0.5 if true else 0), 8.5)
+        label = fit(name, width - (0.5 if true else 0), 8.5)
         sheet.write(
             x, y + 0.07, f"{label} · true" if true else label, fontsize=8.5, color=color if true or row == 0 else INK
         )
@@ -702,4 +678,4 @@ def _scores(
         sheet.write(x + width, y + 0.24, percent(share), fontsize=8.5, ha="right", color=color if row == 0 else INK)
     if truth is not None and truth not in [name for name, _ in scores]:
         y = top + 0.46 * len(scores) + 0.08
-        sheet.write(x, y, _fit(f"truth: {truth}", width, 8.5), fontsize=8.5, color=BLUE)
+        sheet.write(x, y, fit(f"truth: {truth}", width, 8.5), fontsize=8.5, color=BLUE)
