@@ -58,7 +58,7 @@ def test_regions_have_the_color_of_their_class_and_an_outline_and_class_0_has_no
     outline[1:8, 1:8] = True
     outline[2:7, 2:7] = False
     assert (pixels[outline] == color).all()
-    np.testing.assert_allclose(pixels[2:7, 2:7], np.tile((0.58 * 100 + 0.42 * color).round(), (5, 5, 1)), atol=1)
+    np.testing.assert_allclose(pixels[2:7, 2:7], np.tile((0.5 * 100 + 0.5 * color).round(), (5, 5, 1)), atol=1)
     assert (pixels[truth.numpy() == 0] == 100).all()
     np.testing.assert_array_equal(pixels, shown(one, "network"))
 

@@ -98,7 +98,7 @@ def color_of(number: int) -> str | None:
 
 def overlap_per_class(evaluation: MaskEvaluation, *, width: float = 10.0, unit: str = "pixels") -> Figure:
     """IoU and Dice coefficient of each class as bars, best first; a class that stands nowhere says so."""
-    ranking = sorted(evaluation.per_class.items(), key=lambda row: -1.0 if row[1].iou is None else row[1].iou)[::-1]
+    ranking = sorted(evaluation.per_class.items(), key=lambda row: 1.0 if row[1].iou is None else -row[1].iou)
     rows, left_out = extremes(ranking)
     roomy, pitch, top = width >= 6, 0.34, 0.42
     total = max(1, int(evaluation.confusion.sum()))
@@ -212,9 +212,9 @@ def panel(one: Overlap, name: str, inches: float, scale: tuple[float, float]) ->
     grey = base.mean(2, keepdims=True).repeat(3, 2)
     truth, said = (_nearest(middle(mask[None])[0].cpu().numpy(), size) for mask in (one.truth, one.said))
     if name == "truth":
-        base = _tinted((base + grey) / 2, truth)
+        base = _tinted(grey, truth)
     elif name == "network":
-        base = _tinted((base + grey) / 2, said)
+        base = _tinted(grey, said)
     elif name == "wrong":
         base = 0.7 * 255 + 0.3 * grey
         base[(said != truth) & (truth != IGNORED)] = _rgb(WRONG)
@@ -233,13 +233,13 @@ def _rgb(color: str) -> Pixels:
 
 
 def _tinted(base: Pixels, mask: Pixels) -> Pixels:
-    """Regions in the colours of their classes, with an outline within each."""
+    """Regions in the colours of their classes over grey, which mixes with none, with an outline within each."""
     tinted, outlines = base.copy(), _outlines(mask)
     for number in np.unique(mask).tolist():
         color = color_of(number)
         if color is not None:
             here = mask == number
-            strength = 0.9 if number == IGNORED else 0.42
+            strength = 0.9 if number == IGNORED else 0.5
             tinted[here] = (1 - strength) * base[here] + strength * _rgb(color)
             tinted[here & outlines] = _rgb(color)
     return tinted
