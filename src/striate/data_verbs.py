@@ -266,7 +266,8 @@ def _with_masks(found: Iterable[Any], folder: Path, task: str) -> Iterator[Any]:
 def show(
     run: Run,
     only: Annotated[
-        list[str] | None, typer.Option(help="curves, accuracy, confusion, mistakes, filters, columns.  [all]")
+        list[str] | None,
+        typer.Option(help="curves, accuracy, confusion, mistakes, calibration, masks, filters, columns.  [all]"),
     ] = None,
     example: Annotated[int, typer.Option(min=0, help="Test picture to follow through the layers.")] = 0,
     data: Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")] = None,
