@@ -36,7 +36,7 @@ test: .venv/.installed-dev
 # and the compiler (make test takes a part of them), laws over fresh random examples, and the sanitizers.
 prove: sanitize
 	STRIATE_PROVE=1 $(BIN)/python -m pytest -q -n 2 tests/test_triton.py tests/test_graphs.py tests/test_acceleration.py \
-		tests/test_native_pools.py tests/test_engines.py
+		tests/test_native_pools.py tests/test_engines.py tests/test_runs.py tests/test_sweeps.py
 	STRIATE_PROVE=1 $(BIN)/python -m pytest -q -n 2 -m hypothesis
 
 # The laws over kernels that stop at the first read or write out of bounds, overflow or misaligned access.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def test_a_sweep_varies_options_and_names_and_goes_on(bars_folder: Path, tmp_pat
     )
 
 
+@pytest.mark.skipif(not os.environ.get("STRIATE_PROVE"), reason="two more processes load PyTorch: make prove")
 def test_two_processes_share_a_sweep(bars_folder: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"out": tmp_path / "sweep", "epochs": 1, "batch_size": 64}
     threads = torch.get_num_threads()
