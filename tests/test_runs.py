@@ -11,18 +11,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing import assert_close
 
 import striate
 from striate import checkpoint as checkpoints
 from striate import files
 from striate.datasets import Split
-from striate.errors import CheckpointError, DataError, OptionError, OutputError
+from striate.errors import CheckpointError, DataError, GeometryError, OptionError, OutputError
+from striate.images import to_pillow
 from striate.metrics import MaskEvaluation
 
 from . import killed_run
@@ -401,6 +405,61 @@ def test_masks_are_learned_on_patches_and_seen_whole(circles: Any, tmp_path: Pat
     assert best is not None
     scores = [figures["iou"] for figures in run.history]
     assert len(best.history) == scores.index(max(scores)) + 1
+
+
+SKIPPING = "INPUT -> CONV3-8 as one -> POOL 2 -> CONV3-8 -> UPSAMPLE 2 -> CONCAT[from one | IDENTITY] -> CONV"
+
+
+def test_patches_of_files_are_learned_and_whole_files_are_seen(circles: Any, tmp_path: Path) -> None:
+    for part, split in (("train", circles.train), ("test", circles.test)):
+        for kind, values in (("images", split.inputs), ("masks", split.targets[:, None])):
+            (tmp_path / "data" / part / kind).mkdir(parents=True)
+            for number, value in enumerate(values):
+                to_pillow(value).save(tmp_path / "data" / part / kind / f"{number:03}.png")
+    run = train(SKIPPING, tmp_path / "data", out=tmp_path / "run", epochs=1, patch=(12, 16))
+    said = striate.predict(run.folder, tmp_path / "data" / "test" / "images")
+    same = striate.predict(run.folder, circles.test.inputs)
+    assert [one.mask.shape for one in said if one.mask is not None] == [(24, 32)] * 10
+    for one, other in zip(said, same, strict=True):
+        assert_close(one.mask, other.mask, rtol=0, atol=0)
+    assert striate.export(run.folder, tmp_path / "a.pt2").input == "input uint8 (batch, 1, 24, 32)"
+    assert striate.export(run.folder, tmp_path / "a.pt2", size=(10, 6)).input == "input uint8 (batch, 1, 10, 6)"
+    with pytest.raises(GeometryError, match=r"^In concat1 .*: CONCAT needs branches of one size; they give 8x13x17"):
+        striate.export(run.folder, tmp_path / "a.pt2", size=(13, 17))
+    with pytest.raises(GeometryError, match=r"^In concat1 "):
+        striate.predict(run.folder, circles.test.inputs[:, :, 1:])
+    train_part, test_part = (Split(s.inputs[:, :, 1:], s.targets[:, 1:]) for s in (circles.train, circles.test))
+    odd = replace(circles, train=train_part, test=test_part)
+    with pytest.raises(GeometryError, match=r"^In concat1 "):
+        train(SKIPPING, odd, out=tmp_path / "odd", patch=(12, 16))
+
+
+def test_patches_of_arrays_that_no_picture_file_holds(circles: Any, tmp_path: Path) -> None:
+    parts = {"train": circles.train, "test": circles.test}
+    inputs = {f"x_{name}": part.inputs.float().numpy() for name, part in parts.items()}
+    masks = {f"y_{name}": part.targets.numpy() for name, part in parts.items()}
+    np.savez(tmp_path / "a.npz", **inputs, **masks)
+    np.save(tmp_path / "x.npy", inputs["x_test"])
+    run = train(SKIPPING, tmp_path / "a.npz", out=tmp_path / "run", steps=1, patch=(12, 16), batch_size=8)
+    assert striate.evaluate(run.folder).to_dict() == run.evaluation.to_dict()  # of the whole arrays
+    said, same = striate.predict(run.folder, tmp_path / "x.npy"), striate.predict(run.folder, inputs["x_test"])
+    assert [one.probabilities for one in said] == [one.probabilities for one in same]
+    for wrong, message in {
+        tmp_path: f"{tmp_path}: the network was trained on arrays; name files of them, .npy or .npz.",
+        tmp_path / "a.png": f"{tmp_path}/a.png: the network was trained on arrays; give a file of them, .npy or .npz.",
+    }.items():
+        with pytest.raises(DataError) as caught:
+            striate.predict(run.folder, wrong)
+        assert str(caught.value) == message
+    assert train(resume=run.folder).history[0]["loss"] == run.history[0]["loss"]
+
+
+def test_masks_without_a_label_judge_nothing(circles: Any, tmp_path: Path) -> None:
+    for part, name in {"train": "training", "test": "test"}.items():
+        blank = Split(getattr(circles, part).inputs, torch.full_like(getattr(circles, part).targets, 255))
+        with pytest.raises(DataError) as caught:
+            train("INPUT -> CONV", replace(circles, **{part: blank}), out=tmp_path / part, epochs=1)
+        assert str(caught.value) == f"circles: no pixel of its {name} part has a label: all are 255."
 
 
 PATCHES = {

@@ -123,9 +123,10 @@ def noise(shape: tuple[int, ...], dtype: torch.dtype, **given: Any) -> Dataset:
 
 
 KINDS = [
-    ((1, 50), torch.int16, None, "signal", "sound.wav"),
+    ((1, 50), torch.int16, "signal", "signal", "sound.wav"),
     ((2, 50), torch.float32, "series", "series", "series.csv"),
-    ((1, 6, 7), torch.float32, None, "picture", "photo.png"),
+    ((1, 6, 7), torch.uint8, "picture", "picture", "photo.png"),
+    ((1, 6, 7), torch.float32, None, "picture", "examples.npy"),
     ((1, 5, 6, 7), torch.float32, "volume", "volume", "volume.npy"),
 ]
 

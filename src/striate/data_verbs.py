@@ -320,13 +320,15 @@ def export(
     run: Run,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to: NAME.onnx, or NAME.pt2 for torch.export.")],
     batch: Annotated[str, typer.Option(help="Examples at a time: any, or a number.")] = "any",
+    size: Annotated[str | None, typer.Option(help="Size of inputs, as in 520x696.  [that of the examples]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained network as one file, pixels in and probabilities out, checked against PyTorch."""
     from . import exporting
     from .options import number
 
-    found = exporting.export(run, file, batch=number(batch))
+    sizes = numbers("--size", size, "520x696", fewest=1)
+    found = exporting.export(run, file, batch=number(batch), size=sizes)
     show_values(found.to_dict(), str(found), as_json)
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -104,24 +104,27 @@ def export(
     *,
     form: str | None = None,
     batch: str | int = "any",
-    dtype: torch.dtype = torch.uint8,
+    size: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Exported:
     """Write a trained network as ONNX (``.onnx``) or as a program of ``torch.export`` (``.pt2``).
 
     The graph has one input, "input" ``(batch, C, *spatial)`` of the type that examples are stored in, and one output,
     "probabilities" ``(batch, classes)``; of a network of maps ``(batch, classes, *spatial)``. Class names, the
-    network's text, its normalisation and Striate's version are metadata: ``metadata_props`` of an ONNX file, the
-    extra file "striate.json" of a ``.pt2`` file.
+    network's text, its normalisation, how files become examples and Striate's version are metadata:
+    ``metadata_props`` of an ONNX file, the extra file "striate.json" of a ``.pt2`` file.
 
     Args:
         source: A run's folder, its checkpoint, or a classifier.
         path: The file; an earlier one is replaced.
         form: "onnx" or "torch"; not given, the ending of the path says it.
         batch: How many examples go in at a time: "any", or one number.
-        dtype: Of the input.
+        size: Spatial size of the input; not given, that of the training examples, also if patches of them were learned.
+        dtype: Of the input; not given, that of the training examples.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged.
+        GeometryError: The network cannot take this size.
         OptionError: The options do not fit, a package is missing, or the network cannot be written in this form.
         WrongResultError: What was to be written does not compute what PyTorch does.
         OutputError: The file cannot be written; an earlier one is as it was.
@@ -139,7 +142,7 @@ def export(
     batches = _batches(batch)
     classifier = source if isinstance(source, Classifier) else Classifier.load(source)
     module = Recogniser(copy.deepcopy(classifier.network).cpu(), classifier.normalisation).eval()
-    shape = classifier.network.input_shape
+    shape, dtype = _shape(classifier, size), dtype or classifier.dtype
     samples = [_sample((n, *shape), dtype) for n in batches]
     with torch.no_grad():
         wanted = [module(sample) for sample in samples]
@@ -174,6 +177,20 @@ def _form(path: Path, form: str | None) -> str:
     return found
 
 
+def _shape(classifier: Classifier, size: Sequence[int] | None) -> tuple[int, ...]:
+    """Of one example."""
+    shape = classifier.shape if size is None else (classifier.shape[0], *size)
+    written = "x".join(map(str, shape[1:]))
+    if len(shape) != len(classifier.shape) or min(shape) < 1:
+        axes = len(classifier.shape) - 1
+        raise OptionError(f"size={written}: the network's input has {axes} spatial axes, each of at least 1.")
+    if shape != classifier.network.input_shape and not classifier.network.any_size:
+        taken = "x".join(map(str, classifier.network.input_shape[1:]))
+        raise OptionError(f"size={written}: the network takes {taken}; it has layers of one size, such as FC.")
+    classifier.check_size(shape)
+    return shape
+
+
 def _batches(batch: str | int) -> tuple[int, ...]:
     """The batches to check."""
     if batch == "any":
@@ -204,6 +221,7 @@ def _described(classifier: Classifier) -> dict[str, str]:
         "notation": notation.format(classifier.network.architecture),
         "mean": json.dumps(list(classifier.normalisation.mean)),
         "std": json.dumps(list(classifier.normalisation.std)),
+        **({} if classifier.reader is None else {"reader": json.dumps(classifier.reader.to_dict())}),
         "version": f"striate {version('striate')}",
     }
 

@@ -103,6 +103,16 @@ def total_steps(options: Options, count: int) -> int:
     return options.steps or options.epochs * steps_per_epoch(options, count)
 
 
+def examples_shown(options: Options, count: int, steps: int) -> int:
+    """How many of ``count`` examples the first steps showed, one epoch after another.
+
+    >>> examples_shown(Options(batch_size=4), 10, 3), examples_shown(Options(batch_size=4), 10, 5)
+    (10, 18)
+    """
+    epochs, rest = divmod(min(steps, total_steps(options, count)), steps_per_epoch(options, count))
+    return epochs * count + rest * batch_size(options, count)
+
+
 def rows(values: Tensor, indices: Tensor) -> Tensor:
     """``values[indices]``, in the same memory layout.
 

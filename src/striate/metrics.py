@@ -233,6 +233,7 @@ class Evaluation:
         return {
             "examples": len(self.labels),
             "accuracy": _finite(self.accuracy),
+            "top_5": _finite(self.top_k(5)) if len(self.classes) >= 5 else None,
             "loss": _finite(self.loss),
             "macro": self.macro,
             "calibration_error": _finite(self.calibration_error()),

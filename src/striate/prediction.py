@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint as checkpoints
-from . import datasets, storage, views
+from . import datasets, notation, storage, views
 from .checkpoint import Checkpoint
 from .datasets import Dataset, Normalisation, Split, Stored
 from .errors import DataError, OptionError
@@ -64,6 +65,11 @@ class Classifier:
         dtype = TYPES[found.dtype]
         return Classifier(found.network(), found.classes, found.normalisation, found.reader, found.task, dtype)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(C, *spatial)`` of what files become: of the training examples, also if patches of them were learned."""
+        return self.network.input_shape if self.reader is None else self.reader.shape
+
     @torch.no_grad()
     def scores(self, inputs: Tensor) -> Tensor:
         """The last layer's outputs for examples as they are kept, ``(N, C, *spatial)``; on the network's device."""
@@ -89,6 +95,15 @@ class Classifier:
             seen[1] = seen[1].flip(-1)
         return torch.stack(seen).mean(0)
 
+    def check_size(self, shape: Sequence[int]) -> None:
+        """Refuse examples ``(C, *spatial)`` that a network of any size cannot take all the same.
+
+        Raises:
+            GeometryError: Two of its branches would give maps of different sizes, for example.
+        """
+        if self.network.any_size:
+            self.network.architecture.adapted(tuple(shape)).shapes()
+
     def chunk(self, shape: Sequence[int]) -> int:
         """How many examples of a shape are computed at once: those whose largest map takes a quarter of a gigabyte."""
         paper = self.network.architecture
@@ -105,7 +120,12 @@ class Classifier:
         """Accuracy, confusion and mean loss on labelled examples; for masks, how they overlap.
 
         The loss is that of one view; probabilities are averaged over several if ``average`` says so.
+
+        Raises:
+            GeometryError: The network cannot take examples of this size.
         """
+        if average != "ten-crop":
+            self.check_size(split.shape)
         loss = Loss(loss) if isinstance(loss, str) else loss
         found = MaskEvaluation.of(self.classes)
         totals: Any = 0.0
@@ -124,11 +144,11 @@ class Classifier:
                 kept.append((targets.cpu(), said.cpu()))
             if progress is not None:
                 progress(int(indices[-1]) + 1, len(split), "evaluating")
-        value = float((totals / counts).sum())
+        value = float((totals / counts).sum()) if counts.all() else None
         if self.task == "masks":
             return replace(found, loss=value)
         labels, probabilities = (torch.cat(column) for column in zip(*kept, strict=True))
-        return Evaluation(self.classes, labels, probabilities, value)
+        return Evaluation(self.classes, labels, probabilities, math.nan if value is None else value)
 
 
 @dataclass(frozen=True)
@@ -169,7 +189,7 @@ def predict(
         checkpoint: A run's folder or its checkpoint file.
         examples: A file, a folder or archive of files, a pattern such as ``"photos/*.jpg"``, several of these; a file
             ``.npy`` or ``.npz`` of arrays; or a tensor or NumPy array ``(N, C, *spatial)`` of the type of the training
-            examples. Files are brought to the network's input size exactly as for training.
+            examples. Files are brought to the size of the training examples exactly as these were.
         average: "none", "flip" or "ten-crop": the mean over several views.
         skip_bad: Leave out files that cannot be read.
         progress: Called with ``(done, total, what)``.
@@ -198,16 +218,14 @@ def predictions(
         OptionError: There are no such views of such examples.
     """
     classifier = checkpoint if isinstance(checkpoint, Classifier) else Classifier.load(checkpoint)
-    shape = classifier.network.input_shape
-    views.check(average, shape, masks=classifier.task == "masks")
+    views.check(average, classifier.network.input_shape, masks=classifier.task == "masks")
     if isinstance(examples, Tensor | np.ndarray):
         yield from _of_array(classifier, torch.as_tensor(examples), average, "")
         return
-    if classifier.reader is None:
-        raise DataError("this network was trained on arrays that no file gives; give a tensor or a NumPy array.")
-    reader = replace(classifier.reader, shape=views.taken_at(average, shape))
+    shape = views.taken_at(average, classifier.shape)
+    reader = None if classifier.reader is None else replace(classifier.reader, shape=shape)
     found = list(files_of(reader, [examples] if isinstance(examples, str | os.PathLike) else examples))
-    size, done = classifier.chunk(reader.shape), 0
+    size, done = classifier.chunk(shape), 0
     for start in range(0, len(found), size):
         chunk = found[start : start + size]
         for place in (one for one in chunk if is_array(one, reader)):
@@ -223,19 +241,21 @@ def predictions(
             progress(done, len(found), "predicting")
 
 
-def _readable(reader: Reader, places: Iterable[Entry], skip_bad: bool) -> Iterator[tuple[Entry, Tensor]]:
+def _readable(reader: Reader | None, places: Iterable[Entry], skip_bad: bool) -> Iterator[tuple[Entry, Tensor]]:
     for place in places:
         try:
+            if reader is None:
+                raise DataError(f"{place}: the network was trained on arrays; give a file of them, .npy or .npz.")
             yield place, reader.read(place)
         except DataError:
             if not skip_bad:
                 raise
 
 
-def is_array(place: Entry, reader: Reader) -> bool:
+def is_array(place: Entry, reader: Reader | None) -> bool:
     """Whether a file holds an array of many examples, rather than one."""
     ending = place.name.lower().rpartition(".")[2]
-    return ending == "npz" or (ending == "npy" and reader.kind in ("picture", "signal"))
+    return ending == "npz" or (ending == "npy" and (reader is None or reader.kind in ("picture", "signal")))
 
 
 def _array(place: Entry) -> Tensor:
@@ -261,6 +281,8 @@ def _of_array(classifier: Classifier, inputs: Tensor, average: str, where: str) 
             f"{where}examples are {str(dtype).removeprefix('torch.')} (N, {', '.join(map(str, wanted))}), "
             f"got {str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}."
         )
+    if average != "ten-crop":
+        classifier.check_size(inputs.shape[1:])
     for start in range(0, len(inputs), size := classifier.chunk(inputs.shape[1:])):
         said = classifier.probabilities(inputs[start : start + size], average)
         yield from (prediction(f"{where}{n}", row, classifier.classes) for n, row in enumerate(said, start))
@@ -277,7 +299,7 @@ def prediction(name: str, probabilities: Tensor, classes: tuple[str, ...]) -> Pr
     return Prediction(name, best, ranked[best], ranked, mask)
 
 
-def files_of(reader: Reader, sources: Iterable[Source | Entry]) -> Iterator[Entry]:
+def files_of(reader: Reader | None, sources: Iterable[Source | Entry]) -> Iterator[Entry]:
     """The files that sources name, in order: themselves, those in a folder or archive, or those of a pattern.
 
     Raises:
@@ -291,6 +313,8 @@ def files_of(reader: Reader, sources: Iterable[Source | Entry]) -> Iterator[Entr
             continue
         written = os.fspath(source)
         if Path(written).is_dir() or written.lower().endswith(storage.ARCHIVES):
+            if reader is None:
+                raise DataError(f"{written}: the network was trained on arrays; name files of them, .npy or .npz.")
             inside: Sequence[Entry] = reader.find(written)
             if not inside:
                 raise DataError(f"{written}: there is no {reader.kind} in it ({', '.join(reader.extensions)}).")
@@ -353,8 +377,7 @@ def evaluate(
     options = found.training.options if found.training else {}
     source = data if data is not None or found.training is None else found.training.data
     views.check(average, classifier.network.input_shape, masks=found.task == "masks")
-    shape = classifier.network.input_shape if found.reader is None else found.reader.shape
-    wanted, any_size = views.taken_at(average, shape), classifier.network.any_size
+    wanted, any_size = views.taken_at(average, shape_of(found)), classifier.network.any_size
     loaded = load_for(wanted, source, options, progress, any_size=any_size)
     check_classes(classifier.classes, loaded)
     parts = {name: getattr(loaded, name) for name in ("train", "validation", "test")}
@@ -375,6 +398,18 @@ def together(seen: Sequence[Any], counts: Sequence[int]) -> Any:
     return replace(seen[0], labels=labels, probabilities=probabilities, loss=loss)
 
 
+def shape_of(found: Checkpoint) -> tuple[int, ...]:
+    """The shape of the examples that it was trained on; ``(C,)`` if it saw patches of arrays as large as they come."""
+    if found.reader is not None:
+        return found.reader.shape
+    shape = notation.parse(found.notation).input_shape or ()
+    options = found.training.options if found.training else {}
+    if not options.get("patch"):
+        return shape
+    size = options.get("size") or ()
+    return shape[:1] + ((size,) * (len(shape) - 1) if isinstance(size, int) else tuple(size))
+
+
 def load_for(
     shape: tuple[int, ...],
     data: Source | Dataset | None,
@@ -386,7 +421,7 @@ def load_for(
     """The data set, with its examples brought to a shape.
 
     Args:
-        shape: ``(C, *spatial)``.
+        shape: ``(C, *spatial)``, or ``(C,)`` if files are to keep their size.
         data: A name, a path, or a data set in memory, which is returned as it is.
         options: Those of the training.
         progress: Called with ``(done, total, what)``.
@@ -406,7 +441,7 @@ def load_for(
     return datasets.load(
         data,
         channels=channels,
-        size=tuple(size),
+        size=tuple(size) or None,
         seed=int(options.get("seed", 0)),
         skip_bad=bool(options.get("skip_bad", False)),
         stream=options.get("stream"),

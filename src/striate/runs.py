@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from . import checkpoint as checkpoints
-from . import files, notation, optimizing, processes, range_test, showing, starts, training
+from . import feeding, files, notation, optimizing, processes, range_test, showing, starts, training
 from .architecture import Architecture
 from .checkpoint import Checkpoint, Training
 from .datasets import Dataset
@@ -337,7 +337,8 @@ def _finish(folder: Path, start: Start, trainer: Trainer, last: Measured | None,
     """Measure the last weights on the test examples, write the report and sum up."""
     evaluation = last if last is not None and start.data.validation is None else trainer.evaluate(start.data.test)
     seconds = sum(figures["seconds"] for figures in trainer.history) + trainer.sums.seconds
-    seen = len(start.data.train) * len(trainer.history) + trainer.sums.step * trainer.batch_size
+    steps = len(trainer.history) * feeding.steps_per_epoch(start.options, trainer.count) + trainer.sums.step
+    seen = feeding.examples_shown(start.options, trainer.count, steps)
     settings = start.options.changed()
     history = tuple(trainer.history)
     report = None

@@ -22,7 +22,7 @@ from .metrics import Evaluation, MaskEvaluation
 from .options import options_of
 from .overlays import Overlap
 from .portraits import plural
-from .prediction import Classifier, check_classes, load_for
+from .prediction import Classifier, check_classes, load_for, shape_of
 from .report import MISTAKES, Followed, Wording
 from .splits import NOUNS
 
@@ -94,7 +94,7 @@ def material(
     settings = options_of(found.training.options).changed() if found.training else {}
     source = data if data is not None or found.training is None else found.training.data
     loaded = load_for(
-        found.reader.shape if found.reader else classifier.network.input_shape,
+        shape_of(found),
         source,
         settings,
         progress,
@@ -224,17 +224,10 @@ def _facts(m: Material, parameters: int, macs: int | None) -> dict[str, str]:
     seconds = sum(figures["seconds"] for figures in m.history)
     if seconds:
         facts["Training time"] = f"{seconds:.1f} s"
-        facts[f"{many.capitalize()} per second"] = f"{_seen(m) / seconds:,.0f}"
+        options, count = options_of(m.settings), len(m.data.train)
+        shown = feeding.examples_shown(options, count, len(m.history) * feeding.steps_per_epoch(options, count))
+        facts[f"{many.capitalize()} per second"] = f"{shown / seconds:,.0f}"
     return facts
-
-
-def _seen(m: Material) -> int:
-    """How many examples the finished epochs showed; ``steps`` may have ended the last one early."""
-    options, count = options_of(m.settings), len(m.data.train)
-    whole, rest = divmod(feeding.total_steps(options, count), feeding.steps_per_epoch(options, count))
-    if len(m.history) <= whole:
-        return count * len(m.history)
-    return count * whole + rest * feeding.batch_size(options, count)
 
 
 def _commands(m: Material) -> list[str]:
@@ -242,7 +235,7 @@ def _commands(m: Material) -> list[str]:
     run = shlex.quote(m.folder.as_posix())
     masks = " --masks masks" if m.data.task == "masks" else ""
     data = "" if m.source is not None else " --data FOLDER"
-    file = FILES.get(m.wording.noun, "photo.png")
+    file = FILES.get(m.wording.noun, "photo.png") if m.classifier.reader is not None else "examples.npy"
     return [f"striate predict {run} {file}{masks}", f"striate evaluate {run}{data}", f"striate show {run}{data}"]
 
 

@@ -24,7 +24,7 @@ from .errors import CheckpointError, OptionError
 from .networks import Network, takes_any_size
 from .operations import BatchNorm
 from .options import Options, options_of
-from .prediction import check_classes, load_for
+from .prediction import check_classes, load_for, shape_of
 from .processes import Group
 from .training import Watcher, loss_of
 
@@ -224,6 +224,7 @@ def check_fit(paper: Architecture, data: Dataset, options: Options) -> None:
     """Refuse a network that takes other inputs, or gives other outputs, than the data has.
 
     Raises:
+        GeometryError: The network cannot take the whole examples, of which it learns patches.
         OptionError: The message says which.
     """
     wanted = data.shape
@@ -233,6 +234,7 @@ def check_fit(paper: Architecture, data: Dataset, options: Options) -> None:
         if not fits or not takes_any_size(paper):
             reason = f"the examples are {data.shape}" if not fits else "the network has layers of one size, such as FC"
             raise OptionError(f"patch={options.patch} cannot be cut: {reason}.")
+        paper.adapted(data.shape).shapes()  # the whole examples, by which it is judged
     if paper.input_shape != wanted:
         what = KINDS.get(len(wanted), "examples")
         raise OptionError(f"the network takes {paper.input_shape}, the {what} of {data.name} are {wanted}.")
@@ -302,8 +304,7 @@ def resumed(
     if source is None:
         raise OptionError(f"{path}: was trained on data in memory; give it again.")
     paper = notation.parse(found.notation)
-    shape = found.reader.shape if found.reader is not None else paper.input_shape or ()
-    loaded = load_for(shape, source, options.model_dump(), progress, any_size=takes_any_size(paper))
+    loaded = load_for(shape_of(found), source, options.model_dump(), progress, any_size=takes_any_size(paper))
     check_classes(found.classes, loaded)
     _check_data(path, found, loaded)
     check_batches(paper, options, len(loaded.train), Group.current())

@@ -15,7 +15,7 @@ from . import synchronised_norms
 from .augmentation import Augmentation
 from .checkpoint import Sums
 from .datasets import Dataset, Normalisation, Split, Stored
-from .errors import OptionError, TrainingError
+from .errors import DataError, OptionError, TrainingError
 from .feeding import Batch, Feed, batch_size, key, order, parts, randomness, steps_per_epoch, total_steps
 from .layers import Conv
 from .losses import Loss, balanced, mean
@@ -192,6 +192,10 @@ class Trainer:
         loss = done.loss
         figures = {"train_loss": loss, "train_accuracy": done.right[0] / max(done.right[1], 1.0)}
         evaluation = self.evaluate()
+        judging = "validation" if self.data.validation is not None else "test"
+        for part, labelled in (("training", all(done.counts)), (judging, evaluation.loss is not None)):
+            if not labelled:
+                raise DataError(f"{self.data.name}: no pixel of its {part} part has a label: all are {IGNORED}.")
         guessing = math.log(len(self.data.classes))
         judged = summary(evaluation)["loss"]
         worst = max((loss, judged), key=lambda value: value if math.isfinite(value) else math.inf)
