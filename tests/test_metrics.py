@@ -353,3 +353,27 @@ def test_what_does_not_count_cannot_be_a_class() -> None:
     with pytest.raises(DataError) as caught:
         MaskEvaluation.of(CLASSES).add(M, M, ignored=3)
     assert str(caught.value) == "ignored=3 is the number of the class 'car'; give another."
+
+
+NAN = math.nan
+LOST = ", so they say no class: its weights ran away, or its inputs are not finite. A lower learning rate may help."
+
+
+def test_outputs_that_are_not_numbers_are_no_class() -> None:
+    """PyTorch's argmax of a row of NaN is 0, which would be right wherever the truth is 0."""
+    with pytest.raises(DataError) as caught:
+        Evaluation(("a", "b"), torch.tensor([0, 0, 1]), torch.tensor([[NAN, NAN], [0.5, 0.5], [0.2, 0.8]]), NAN)
+    assert str(caught.value) == f"the network's outputs are not numbers (NaN) for 1 of 3 examples{LOST}"
+    scores, masks = torch.zeros(1, 2, 1, 3), torch.tensor([[[0, 1, 255]]])
+    scores[0, 1, 0] = torch.tensor([NAN, 0.0, NAN])
+    with pytest.raises(DataError) as caught:
+        MaskEvaluation.of(("a", "b")).add(scores, masks)
+    assert str(caught.value) == f"the network's outputs are not numbers (NaN) for 1 of 2 labelled pixels{LOST}"
+    masks[0, 0, 0] = 255
+    assert MaskEvaluation.of(("a", "b")).add(scores, masks).pixel_accuracy == 0.0
+
+
+def test_evaluations_are_compared_as_objects() -> None:
+    """They hold tensors, of which a comparison of fields cannot make one truth value."""
+    assert evaluation() != evaluation()
+    assert MaskEvaluation.of("ab") != MaskEvaluation.of("ab")

@@ -112,7 +112,7 @@ class Bin:
     accuracy: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The outcome of a classifier on a set of labelled examples.
 
@@ -121,6 +121,9 @@ class Evaluation:
         labels: True class of each example, ``(N,)`` int64.
         probabilities: Softmax of the scores, ``(N, classes)``.
         loss: Mean loss over the examples.
+
+    Raises:
+        DataError: A probability is not a number, so that no class is the most probable one.
 
     >>> e = Evaluation(("cat", "dog"), torch.tensor([0, 1]), torch.tensor([[0.9, 0.1], [0.8, 0.2]]), 0.5)
     >>> e.accuracy, e.confusion.tolist(), e.confident_mistakes(3)
@@ -133,6 +136,9 @@ class Evaluation:
     labels: Tensor
     probabilities: Tensor
     loss: float
+
+    def __post_init__(self) -> None:
+        _refuse_nan(self.probabilities, "examples")
 
     @property
     def predictions(self) -> Tensor:
@@ -247,6 +253,16 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _refuse_nan(outputs: Tensor, what: str) -> None:
+    """PyTorch calls the first NaN of a row its largest value, which would credit the network with that class."""
+    lost = outputs.isnan().any(1)
+    if lost.any():
+        raise DataError(
+            f"the network's outputs are not numbers (NaN) for {int(lost.sum()):,} of {lost.numel():,} {what}, so they "
+            "say no class: its weights ran away, or its inputs are not finite. A lower learning rate may help."
+        )
+
+
 def _described(figures: Mapping[str, ClassFigures], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return {
         one: {name: getattr(values, name) for name in names}
@@ -255,7 +271,7 @@ def _described(figures: Mapping[str, ClassFigures], names: tuple[str, ...]) -> d
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskEvaluation:
     """How masks that were predicted overlap with the true ones, counted in pixels and added up over batches.
 
@@ -294,11 +310,13 @@ class MaskEvaluation:
             ignored: Pixels whose mask has this number do not count.
 
         Raises:
-            DataError: The shapes differ, or a number is no class.
+            DataError: The shapes differ, a number is no class, or a score of a labelled pixel is not a number.
         """
         from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         self._check(predicted, masks, ignored)
+        if predicted.is_floating_point():
+            _refuse_nan(predicted.movedim(1, -1)[masks != ignored], "labelled pixels")
         counts = multiclass_confusion_matrix(
             predicted.detach(), masks.long(), len(self.classes), ignore_index=ignored, validate_args=False
         )

@@ -191,22 +191,22 @@ class Trainer:
     def _finish(self, number: int, done: Sums) -> Measured:
         loss = done.loss
         figures = {"train_loss": loss, "train_accuracy": done.right[0] / max(done.right[1], 1.0)}
+        self._check_loss(number, "training", loss if all(done.counts) else None)
         evaluation = self.evaluate()
-        judging = "validation" if self.data.validation is not None else "test"
-        for part, labelled in (("training", all(done.counts)), (judging, evaluation.loss is not None)):
-            if not labelled:
-                raise DataError(f"{self.data.name}: no pixel of its {part} part has a label: all are {IGNORED}.")
-        guessing = math.log(len(self.data.classes))
-        judged = summary(evaluation)["loss"]
-        worst = max((loss, judged), key=lambda value: value if math.isfinite(value) else math.inf)
-        if not worst < DIVERGED * guessing:
-            raise TrainingError(
-                f"the loss became {worst:.2g} in epoch {number + 1} (guessing would give {guessing:.2g}): "
-                f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}."
-            )
+        self._check_loss(number, "test" if self.data.validation is None else "validation", evaluation.loss)
         self.sums = Sums()
         self.history.append({"epoch": number + 1, **figures, **summary(evaluation), "seconds": done.seconds})
         return evaluation
+
+    def _check_loss(self, number: int, part: str, loss: float | None) -> None:
+        if loss is None:
+            raise DataError(f"{self.data.name}: no pixel of its {part} part has a label: all are {IGNORED}.")
+        guessing = math.log(len(self.data.classes))
+        if not loss < DIVERGED * guessing:
+            raise TrainingError(
+                f"the loss became {loss:.2g} in epoch {number + 1} (guessing would give {guessing:.2g}): "
+                f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}."
+            )
 
     @property
     def batch_size(self) -> int:
