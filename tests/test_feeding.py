@@ -9,7 +9,7 @@ import torch
 
 from striate import feeding
 from striate.augmentation import Augmentation, recipe
-from striate.datasets import Normalisation
+from striate.datasets import Normalisation, load
 from striate.feeding import Feed, Part, order, parts
 from striate.options import Options
 from striate.processes import Group
@@ -27,7 +27,7 @@ def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_decide() -> None:
 
 def test_balanced_sampling_shows_rare_classes_as_often() -> None:
     targets = torch.tensor([0] * 9000 + [1] * 1000)
-    drawn = targets[order(Options(sampling="balanced"), 0, 10_000, targets)]
+    drawn = targets[order(Options(sampling="balanced"), 0, 10_000, targets) % 10_000]
     assert abs(drawn.double().mean().item() - 0.5) < 0.025  # five standard deviations
     assert torch.equal(order(Options(sampling="balanced"), 0, 50), order(Options(), 0, 50))
 
@@ -68,6 +68,36 @@ def test_augmentation_depends_on_the_example_and_not_on_the_cut(bars: Any) -> No
     cut = [batch.inputs for batch in feed(3, [Part(torch.arange(4)), Part(torch.arange(4, 12))])]
     assert torch.equal(whole, torch.cat(cut))
     assert not torch.equal(whole, next(feed(4, [Part(torch.arange(12))])).inputs)
+
+
+def test_an_example_that_is_shown_again_has_another_number() -> None:
+    targets = torch.tensor([0] * 9 + [1])
+    numbers = order(Options(sampling="balanced"), 0, 10, targets).tolist()
+    assert numbers == [
+        number % 10 + 10 * [n % 10 for n in numbers[:i]].count(number % 10) for i, number in enumerate(numbers)
+    ]
+    assert max(numbers) >= 20
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_example_that_is_shown_again_is_altered_otherwise(bars_folder: Any, stream: bool) -> None:
+    """And alike however batches are cut, from memory and from files, by any number of workers, from any step on."""
+    data = load(bars_folder, stream=stream)
+    targets = (torch.arange(len(data.train)) == 0).long()
+    steps = recipe("crop 0.3..1", "picture", "classes", data.shape, 3)
+    options = Options(sampling="balanced", workers=1 if stream else 0)
+    numbers = order(options, 2, len(data.train), targets)
+    again = numbers % len(data.train) == 0
+    assert again.sum() > 50
+    feed = Feed(data.train, Normalisation.of(data.train), steps, options, CPU, False)
+    (whole,) = feed(2, [Part(numbers)])
+    assert len(whole.inputs[again].flatten(1).unique(dim=0)) == again.sum()
+    assert torch.equal(whole.targets, data.train.take(numbers % len(data.train))[1])
+    plain = Feed(load(bars_folder).train, Normalisation.of(data.train), steps, Options(), CPU, False)
+    cut = [batch.inputs for batch in plain(2, [Part(part) for part in numbers[30:].split(17)])]
+    assert torch.equal(torch.cat(cut), whole.inputs[30:])
+    (first,) = plain(2, [Part(torch.arange(1))])
+    assert torch.equal(whole.inputs[numbers == 0], first.inputs)  # shown first, it is as it would be shown once
 
 
 def test_random_numbers_of_the_caller_are_left_alone() -> None:

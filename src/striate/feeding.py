@@ -26,7 +26,7 @@ class Part(NamedTuple):
     """What a process computes at once: a batch, or its share of one.
 
     Args:
-        indices: Of the examples in the training set.
+        indices: Of the examples in the training set, or as :func:`order` numbers what is shown again.
         real: Whether they count; a process without examples of its own computes one for the others' sake.
     """
 
@@ -75,17 +75,36 @@ def randomness(*numbers: int) -> Iterator[None]:
 def order(options: Options, epoch: int, count: int, targets: Tensor | None = None) -> Tensor:
     """The training examples of an epoch, in the order in which they are shown: a function of seed and epoch.
 
+    Balanced sampling shows some examples again. Each time has a number of its own, ``index + times before * count``,
+    so that random numbers drawn for it alter the example otherwise each time, however batches are cut.
+
     Args:
         options: The seed and the sampling.
         epoch: Counted from 0.
         count: Examples in the set.
         targets: Their classes, for balanced sampling.
+
+    >>> numbers = order(Options(sampling="balanced"), 0, 6, torch.tensor([0, 0, 0, 0, 0, 1]))
+    >>> numbers.tolist(), (numbers % 6).tolist()
+    ([5, 1, 2, 3, 11, 8], [5, 1, 2, 3, 5, 2])
     """
     generator = torch.Generator().manual_seed(key(options.seed, epoch))
     if options.sampling == "shuffled" or targets is None:
         return torch.randperm(count, generator=generator)
     weights = torch.tensor(balanced(targets.bincount().tolist()))
-    return torch.multinomial(weights[targets], count, replacement=True, generator=generator)
+    drawn = torch.multinomial(weights[targets], count, replacement=True, generator=generator)
+    return drawn + count * times_before(drawn)
+
+
+def times_before(numbers: Tensor) -> Tensor:
+    """For each number of a sequence, how often it stood there before.
+
+    >>> times_before(torch.tensor([7, 5, 7, 7, 5])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    ranked, places = numbers.sort(stable=True)
+    times = torch.arange(len(ranked)) - torch.searchsorted(ranked, ranked)
+    return torch.empty_like(times).scatter_(0, places, times)
 
 
 def batch_size(options: Options, count: int) -> int:
@@ -179,14 +198,15 @@ class Feed:
 
     def _taken(self, wanted: Sequence[Part]) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets as they are kept."""
+        examples = [part.indices % len(self.split) for part in wanted]
         if isinstance(self.split, Split):
             source = self.inputs if self.ready is None else self.ready
-            for part in wanted:
-                indices = part.indices.to(self.device)
+            for chosen in examples:
+                indices = chosen.to(self.device)
                 yield rows(source, indices), self.targets.index_select(0, indices)
             return
         on_gpu = self.device.type == "cuda"
-        lists = [part.indices.tolist() for part in wanted]
+        lists = [chosen.tolist() for chosen in examples]
         for inputs, targets in streaming.batches(self.split, lists, workers=self.options.workers, pin=on_gpu):
             yield inputs.to(self.device, non_blocking=on_gpu), targets.to(self.device, non_blocking=on_gpu)
 
