@@ -109,14 +109,12 @@ REFUSED = [
     ),
     (Reader("signal", (2, 4)), wav(samples(1, 2)), "it has 1 channel; expected 2."),
     (Reader("series", (1, 4)), b"1 2 3", "it is 1x3; expected 1x4 (channels x length)."),
-    (Reader("series", (1, 4)), b"1 2 x", "it is no text of numbers: could not convert string to float: 'x'."),
     (
         Reader("series", (1, 4)),
         b"1 2\n3\n",
         "its lines hold 1, 2 numbers; expected one channel to a line, all of one length.",
     ),
     (Reader("series", (1, 4)), b"\n", "it is empty; expected one channel to a line, all of one length."),
-    (Reader("series", (1, 4)), b"1 nan", "it holds numbers that are not finite."),
     (Reader("series", (1, 4)), npy(np.zeros((1, 2, 3))), "it is 1x2x3; a series is (length,) or (channels, length)."),
 ]
 
@@ -124,6 +122,29 @@ REFUSED = [
 @pytest.mark.parametrize(("reader", "content", "text"), REFUSED)
 def test_message_for_a_file_that_does_not_fit(reader: Reader, content: bytes, text: str) -> None:
     assert message(lambda: reader.read(content)) == f"the bytes given: {text}"
+
+
+FILL = "missing values must be filled in first."
+BAD_LINES = [
+    (b"1 2 x", f", line 1: could not convert string to float: 'x'; {FILL}"),
+    (b"1,2,3\n\n1,,3", f", line 3: could not convert string to float: ''; {FILL}"),
+    (b"1,2,\n", f", line 1: could not convert string to float: ''; {FILL}"),
+    (b"1;;3", f", line 1: could not convert string to float: ''; {FILL}"),
+    (b"1\t\t3", f", line 1: could not convert string to float: ''; {FILL}"),
+    (b"1,5;2,5", f", line 1: could not convert string to float: '1,5'; {FILL}"),
+    (b"1 nan", f", line 1: it holds nan, no finite float32; {FILL}"),
+    (b"1 -inf", f", line 1: it holds -inf, no finite float32; {FILL}"),
+    (b"1 1e300", f", line 1: it holds 1e+300, no finite float32; {FILL}"),
+    (
+        b"1 \xff",
+        ": it cannot be read as UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 2: invalid start byte.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "text"), BAD_LINES)
+def test_message_for_a_bad_line_of_a_series(content: bytes, text: str) -> None:
+    assert message(lambda: read_series(content)) == f"the bytes given{text}"
 
 
 def test_a_series_may_be_npy_or_text() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from striate.datasets import load
 from striate.errors import DataError
+from striate.surveys import survey
 
 from .test_storage import write_zip
 
@@ -78,22 +79,65 @@ def test_lengths_that_differ_need_one_for_all(tmp_path: Path) -> None:
     assert torch.equal(found, torch.tensor([[1.0, 2, 3, 0], [4, 5, 6, 7]]))
 
 
+FILL = "missing values must be filled in first."
+REPAIR = "Repair or remove them, or leave them out (--skip-bad on the command line, skip_bad=True in Python)"
 BAD = [
-    ("1,2:up\n1,x:down\n", ", line 8: could not convert string to float: 'x'; missing values must be filled in first."),
-    ("1,?:up\n", ", line 7: could not convert string to float: '?'; missing values must be filled in first."),
-    ("1,nan:up\n", ", line 7: it has missing or infinite values, which must be filled in first."),
-    ("1,2:left\n", ", line 7: 'left' is none of its classes, up, down."),
-    ("1,2\n", ", line 7: '1,2' is none of its classes, up, down."),
-    ("1,2:1:up\n", ", line 7: its channels have lengths 2, 1; all need the same."),
-    ("1,2:up\n1,2:3,4:down\n", ": its series have 1, 2 channels; all need the same."),
-    ("\n", ": it holds no series."),
+    ("1,x:down", f"could not convert string to float: 'x'; {FILL}"),
+    ("1,?:up", f"could not convert string to float: '?'; {FILL}"),
+    ("1,,3:up", f"could not convert string to float: ''; {FILL}"),
+    ("1,nan:up", f"it holds nan, no finite float32; {FILL}"),
+    ("1,1e300:up", f"it holds 1e+300, no finite float32; {FILL}"),
+    ("1,2:left", "'left' is none of its classes, up, down."),
+    ("1,2", "'1,2' is none of its classes, up, down."),
+    ("1,2:1:up", "its channels have lengths 2, 1; all need the same."),
 ]
+GOOD = "1,2:up\n3,4:down\n"
 
 
-@pytest.mark.parametrize(("lines", "text"), BAD)
-def test_message_for_a_bad_line(tmp_path: Path, lines: str, text: str) -> None:
-    write(tmp_path, HEADER + lines)
-    assert message(lambda: load(tmp_path)) == f"{tmp_path / 'Waves_TRAIN.ts'}{text}"
+@pytest.mark.parametrize(("line", "text"), BAD)
+def test_a_bad_line_is_named_and_may_be_left_out(tmp_path: Path, line: str, text: str) -> None:
+    write(tmp_path, HEADER + GOOD + line + "\n", HEADER + GOOD)
+    bad = f"{tmp_path / 'Waves_TRAIN.ts'}, line 9: {text}"
+    assert message(lambda: load(tmp_path)) == f"{tmp_path}: 1 of 5 series cannot be used. {REPAIR}:\n  {bad}"
+    data = load(tmp_path, skip_bad=True)
+    assert (data.skipped, data.train.targets.tolist()) == ((bad,), [0, 1])
+    found = survey(tmp_path)
+    assert (found.unreadable, found.counts["train"]) == ((bad,), {"up": 1, "down": 1})
+    write(tmp_path, HEADER + line, HEADER + GOOD)
+    assert message(lambda: load(tmp_path, skip_bad=True)).startswith(f"{tmp_path}: 1 of 3 series cannot be used. ")
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_an_empty_cell_of_a_table_does_not_move_the_others(tmp_path: Path, mark: str) -> None:
+    good = "1,1,2,3\n2,1,2,3\n".replace(",", mark)
+    write(tmp_path, good + "1,1,,3\n?,1,2,3\n".replace(",", mark) + f"{mark}1{mark}2\n", good, "csv")
+    where, said = tmp_path / "Waves_TRAIN.csv", f"?{mark}1{mark}2{mark}3"
+    assert load(tmp_path, skip_bad=True).skipped == (
+        f"{where}, line 3: could not convert string to float: ''; {FILL}",
+        f"{where}, line 4: expected the class and then the values, got {said!r}.",
+        f"{where}, line 5: expected the class and then the values, got {f'{mark}1{mark}2'!r}.",
+    )
+
+
+def test_classes_of_tables_are_compared_as_numbers(tmp_path: Path) -> None:
+    write(tmp_path, "  1.0000000e+00 1 2\n  2.0000000e+00 3 4\n", "2 1 2\n01 3 4\n", "txt")
+    data = load(tmp_path)
+    assert (data.classes, data.train.targets.tolist(), data.test.targets.tolist()) == (("1", "2"), [0, 1], [1, 0])
+
+
+def test_a_class_that_the_first_header_lacks_is_named(tmp_path: Path) -> None:
+    write(tmp_path, HEADER + GOOD, HEADER.replace("up down", "up left") + "1,2:up\n")
+    assert message(lambda: load(tmp_path)) == (
+        f"{tmp_path / 'Waves_TEST.ts'}: {tmp_path / 'Waves_TRAIN.ts'} has no classes 'left'; it has up, down."
+    )
+
+
+def test_a_survey_takes_series_of_several_shapes(tmp_path: Path) -> None:
+    write(tmp_path, HEADER + "1,2,3:up\n4,5,6,7,8:down\n1,2:3,4:up\n")
+    found = survey(tmp_path)
+    assert found.sizes == {"smallest": [2], "median": [3], "largest": [5], "different": 3}
+    assert (dict(found.channels), found.mean) == ({1: 4, 2: 2}, ((36 + 3) / 10, (36 + 7) / 10))
+    assert message(lambda: load(tmp_path)) == f"{tmp_path}: the series have 1, 2 channels; all need the same."
 
 
 def test_messages_for_headers_that_cannot_be_used(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Arrays:
         parts: Inputs and targets of each; of None, if they are not split.
         task: "classes" or "masks".
         layout: In words.
+        missing: Messages about examples that cannot be read and were left out.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Arrays:
     parts: Mapping[Part, tuple[Tensor, Tensor]] = field(repr=False)
     task: str = "classes"
     layout: str = ""
+    missing: tuple[str, ...] = ()
 
 
 def read_idx(source: Source, axes: int) -> Tensor:

@@ -218,7 +218,7 @@ def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, st
             name: parts for name, parts in timed.items() if file is None or file.startswith((f"{name}_T", f"{name}.ts"))
         }
         decoding.check_options("series", wanted, files=False)
-        return series.series_arrays(root, chosen or timed, wanted.size)
+        return series.series_arrays(root, chosen or timed, wanted.size, skip_bad=wanted.skip_bad, strict=strict)
     if file is not None:
         raise DataError(f"{source}: {indexes.EXPECTED}")
     if found := arrays.idx_folder(root, wanted.size is not None or not strict, report):
@@ -291,7 +291,8 @@ def from_arrays(found: Arrays, wanted: Wanted, seed: int, validation: float) -> 
     dtype = str(parts[TRAIN].dtype).removeprefix("torch.")
     kind = "series" if found.kind == "picture" and dtype != "uint8" else found.kind
     reader = Reader(kind, shape, dtype=dtype) if len(shape) == AXES[kind] + 1 else None
-    return _dataset(found.name, found.classes, {str(k): v for k, v in parts.items()}, reader, found.task, ())
+    named = {str(name): split for name, split in parts.items()}
+    return _dataset(found.name, found.classes, named, reader, found.task, found.missing)
 
 
 def _held_out(split: Split, share: float, salt: str) -> tuple[Split, Split]:

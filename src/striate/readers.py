@@ -240,18 +240,15 @@ def read_series(source: Source) -> Tensor:
         found = volumes.tensor(place, volumes.npy(place)).float()
         found = found[None] if found.dim() == 1 else found
     else:
-        found = volumes.tensor(place, _text_numbers(place, content))
+        found = torch.from_numpy(_text_numbers(place, content))
     if found.dim() != 2:
         raise DataError(f"{place}: it is {by(found.shape)}; a series is (length,) or (channels, length).")
     return found
 
 
 def _text_numbers(place: Entry, content: bytes) -> Any:
-    try:
-        lines = [line for line in content.decode("utf-8").splitlines() if line.strip()]
-        rows = [[float(word) for word in line.replace(",", " ").replace(";", " ").split()] for line in lines]
-    except (UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"{place}: it is no text of numbers: {error}.") from None
+    lines = [(number, line) for number, line in enumerate(text_lines(place, content), start=1) if line.strip()]
+    rows = [numbers(f"{place}, line {number}", cells(line)) for number, line in lines]
     if not rows or len({len(row) for row in rows}) > 1:
         lengths = (
             f"its lines hold {', '.join(map(str, sorted({len(row) for row in rows})))} numbers"
@@ -259,7 +256,49 @@ def _text_numbers(place: Entry, content: bytes) -> Any:
             else "it is empty"
         )
         raise DataError(f"{place}: {lengths}; expected one channel to a line, all of one length.")
-    return np.array(rows, np.float64)
+    return np.stack(rows)
+
+
+def text_lines(place: Entry, content: bytes) -> list[str]:
+    """The lines of a text.
+
+    Raises:
+        DataError: It is no UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: it cannot be read as UTF-8 text: {error}.") from None
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a table: between semicolons, commas or tabs if it has some, else between blanks.
+
+    >>> cells("1,,3"), cells(" 1  3")
+    (['1', '', '3'], ['1', '3'])
+    """
+    return [cell.strip() for cell in line.split(next((mark for mark in ";,\t" if mark in line), None))]
+
+
+def numbers(where: str, words: Sequence[str]) -> Any:
+    """What some cells say, float32.
+
+    Raises:
+        DataError: One is empty, no number, not finite, or beyond float32; the message begins with ``where``.
+
+    >>> numbers("a.csv, line 1", ["1", "2.5"])
+    array([1. , 2.5], dtype=float32)
+    """
+    try:
+        found = np.array(words, np.float64)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}; missing values must be filled in first.") from None
+    with np.errstate(over="ignore"):
+        kept = found.astype(np.float32)
+    if not np.isfinite(kept).all():
+        worst = found[~np.isfinite(kept)][0]
+        raise DataError(f"{where}: it holds {worst:g}, no finite float32; missing values must be filled in first.")
+    return kept
 
 
 def by(size: Iterable[int]) -> str:

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .arrays import Arrays
+from .arrays import Arrays, Part
+from .decoding import REPAIR
 from .errors import DataError
-from .listings import TEST, TRAIN
-from .readers import centred
+from .listings import TEST, TRAIN, shown
+from .readers import cells, centred, numbers, text_lines
 from .storage import Entry, Tree
 
 NAMED = re.compile(r"(.+)_(TRAIN|TEST)\.(ts|tsv|csv|txt)", re.IGNORECASE)
 ONE_LENGTH = "Give one length for all: --size 100 on the command line, size=(100,) in Python."
+WHOLE = re.compile(r"[+-]?\d{1,18}")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +29,17 @@ class Series:
 
     Args:
         file: Where it was read.
-        rows: Each ``(C, T)``, float64.
+        rows: Each ``(C, T)``, float32.
         labels: The class of each, as the file has it.
         classes: In the order of the header; empty if there is none.
+        bad: Messages about lines that cannot be read.
     """
 
     file: Entry
     rows: list[Any]
     labels: list[str]
     classes: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
 
 
 def series_files(root: Tree) -> dict[str, dict[str, Entry]]:
@@ -51,13 +55,22 @@ def series_files(root: Tree) -> dict[str, dict[str, Entry]]:
     return {name: dict(sorted(parts.items(), reverse=True)) for name, parts in found.items() if TRAIN in parts}
 
 
-def series_arrays(root: Tree, files: Mapping[str, Mapping[str, Entry]], size: Sequence[int] | None) -> Arrays:
+def series_arrays(
+    root: Tree,
+    files: Mapping[str, Mapping[str, Entry]],
+    size: Sequence[int] | None,
+    *,
+    skip_bad: bool = False,
+    strict: bool = True,
+) -> Arrays:
     """The series of a folder.
 
     Args:
         root: The folder.
         files: As :func:`series_files` finds them.
         size: The length that every series is cropped or padded to.
+        skip_bad: Leave out lines that cannot be read.
+        strict: Refuse series that differ in length or channels; else the inputs of each part are a list.
 
     Raises:
         DataError: There are several data sets, a file is damaged, or the series differ in length.
@@ -66,60 +79,87 @@ def series_arrays(root: Tree, files: Mapping[str, Mapping[str, Entry]], size: Se
         raise DataError(f"{root.where}: there are several data sets, {', '.join(sorted(files))}; name a file of one.")
     ((name, parts),) = files.items()
     read = {part: parse(file) for part, file in parts.items()}
-    given = next((one.classes for one in read.values() if one.classes), ())
-    classes = given or tuple(sorted({label for one in read.values() for label in one.labels}, key=_natural))
+    bad = tuple(message for one in read.values() for message in one.bad)
+    if strict:
+        if bad and not (skip_bad and all(one.rows for one in read.values())):
+            total = sum(len(one.rows) + len(one.bad) for one in read.values())
+            raise DataError(f"{root.where}: {len(bad):,} of {total:,} series cannot be used. {REPAIR}:{shown(bad)}")
+        _refuse_shapes(root, [row for one in read.values() for row in one.rows], size)
+    classes = _classes(list(read.values()))
     order = {label: number for number, label in enumerate(classes)}
-    lengths = sorted({row.shape[1] for one in read.values() for row in one.rows})
-    if len(lengths) > 1 and size is None:
-        raise DataError(
-            f"{root.where}: the series have {len(lengths)} lengths, {lengths[0]} to {lengths[-1]}. {ONE_LENGTH}"
-        )
-    pairs: dict[str | None, tuple[Tensor, Tensor]] = {
-        part if len(parts) > 1 else None: _tensors(one, order, size) for part, one in read.items()
-    }
-    return Arrays(name, root.where, "series", classes, pairs, layout="series of the UCR and UEA archives")
+    pairs: dict[Part, Any] = {}
+    for part, one in read.items():
+        rows = [torch.from_numpy(row) for row in one.rows]
+        rows = rows if size is None else [centred(row, size) for row in rows]
+        labels = torch.tensor([order[label] for label in one.labels])
+        pairs[part if len(parts) > 1 else None] = (torch.stack(rows) if strict else rows, labels)
+    layout = "series of the UCR and UEA archives"
+    return Arrays(name, root.where, "series", classes, pairs, layout=layout, missing=bad)
+
+
+def _classes(read: Sequence[Series]) -> tuple[str, ...]:
+    """In the order of the first header; without one, numbers by their size before all else."""
+    first = next((one for one in read if one.classes), None)
+    if first is None:
+        return tuple(sorted({label for one in read for label in one.labels}, key=_natural))
+    for one in read:
+        if strange := sorted({*one.classes, *one.labels} - set(first.classes)):
+            raise DataError(
+                f"{one.file}: {first.file} has no classes {', '.join(map(repr, strange))}; "
+                f"it has {', '.join(first.classes)}."
+            )
+    return first.classes
 
 
 def _natural(label: str) -> tuple[float, str]:
-    """Numbers by their size, before all else."""
-    try:
-        return float(label), label
-    except ValueError:
-        return float("inf"), label
+    return float(label) if NUMBER.fullmatch(label) else float("inf"), label
 
 
-def _tensors(series: Series, order: Mapping[str, int], size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-    rows = [torch.from_numpy(row).float() for row in series.rows]
-    if size is not None:
-        rows = [centred(row, size) for row in rows]
-    return torch.stack(rows), torch.tensor([order[label] for label in series.labels])
+def _refuse_shapes(root: Tree, rows: Sequence[Any], size: Sequence[int] | None) -> None:
+    if len(depths := sorted({len(row) for row in rows})) > 1:
+        raise DataError(f"{root.where}: the series have {', '.join(map(str, depths))} channels; all need the same.")
+    if len(lengths := sorted({row.shape[1] for row in rows})) > 1 and size is None:
+        raise DataError(
+            f"{root.where}: the series have {len(lengths)} lengths, {lengths[0]} to {lengths[-1]}. {ONE_LENGTH}"
+        )
 
 
 def parse(file: Entry) -> Series:
     r"""One file: ``.ts`` with its header, or a table with the class first and then the values of one channel.
 
+    Lines that cannot be read are told in :attr:`Series.bad`, each by its number.
+
     Raises:
-        DataError: The file is no such file; the message says the line.
+        DataError: The file is no such file.
 
     >>> from .storage import Memory
-    >>> found = parse(Memory("a.ts", b"@classLabel true a b\n@data\n1,2:3,4:a\n5,6:7,8:b\n"))
+    >>> found = parse(Memory("a.ts", b"@classLabel true a b\n@data\n1,2:3,4:a\n5,6:7,8:b\n1,?:2,3:b\n"))
     >>> found.rows[0].tolist(), found.labels
     ([[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])
+    >>> found.bad
+    ("a.ts, line 5: could not convert string to float: '?'; missing values must be filled in first.",)
     """
-    try:
-        lines = file.read().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: it cannot be read as UTF-8 text: {error}.") from None
-    found = _parse_ts(file, lines) if file.name.lower().endswith(".ts") else _parse_table(file, lines)
-    if not found.rows:
+    lines = text_lines(file, file.read())
+    headed = file.name.lower().endswith(".ts")
+    start, classes = _header(file, lines) if headed else (0, ())
+    rows, labels, bad = [], [], []
+    for number, line in enumerate(lines[start:], start=start + 1):
+        if line.strip():
+            where = f"{file}, line {number}"
+            try:
+                row, label = _labelled(where, line, classes) if headed else _table_row(where, line)
+            except DataError as error:
+                bad.append(str(error))
+            else:
+                rows.append(row)
+                labels.append(label)
+    if not rows and not bad:
         raise DataError(f"{file}: it holds no series.")
-    depths = sorted({len(row) for row in found.rows})
-    if len(depths) > 1:
-        raise DataError(f"{file}: its series have {', '.join(map(str, depths))} channels; all need the same.")
-    return found
+    return Series(file, rows, labels, classes, tuple(bad))
 
 
-def _parse_ts(file: Entry, lines: Sequence[str]) -> Series:
+def _header(file: Entry, lines: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """How many lines the header of a ``.ts`` file has, and the classes that it names."""
     start = next((number for number, line in enumerate(lines, start=1) if line.lower().startswith("@data")), 0)
     fields = [line[1:].split() for line in lines[:start] if line.startswith("@")]
     header = {words[0].lower(): words[1:] for words in fields if words[1:]}
@@ -130,37 +170,37 @@ def _parse_ts(file: Entry, lines: Sequence[str]) -> Series:
         )
     if header.get("timestamps", ["false"])[0].lower() == "true":
         raise DataError(f"{file}: its values have time stamps; only evenly spaced series are read.")
-    rows, labels = [], []
-    for number, line in enumerate(lines[start:], start=start + 1):
-        if not line.strip():
-            continue
-        *channels, label = line.split(":")
-        if label.strip() not in classes or not channels:
-            raise DataError(
-                f"{file}, line {number}: {label.strip()!r:.40} is none of its classes, {', '.join(classes)}."
-            )
-        rows.append(_numbers(file, number, [channel.split(",") for channel in channels]))
-        labels.append(label.strip())
-    return Series(file, rows, labels, tuple(classes))
+    return start, tuple(classes)
 
 
-def _parse_table(file: Entry, lines: Sequence[str]) -> Series:
-    rows, labels = [], []
-    for number, line in enumerate(lines, start=1):
-        if words := line.replace(",", " ").split():
-            rows.append(_numbers(file, number, [words[1:]]))
-            labels.append(words[0].removesuffix(".0"))
-    return Series(file, rows, labels)
+def _labelled(where: str, line: str, classes: Sequence[str]) -> tuple[Any, str]:
+    """A line of a ``.ts`` file: channels with colons between, and the class."""
+    *channels, label = (part.strip() for part in line.split(":"))
+    if label not in classes or not channels:
+        raise DataError(f"{where}: {label!r:.40} is none of its classes, {', '.join(classes)}.")
+    rows = [numbers(where, channel.split(",")) for channel in channels]
+    if len({len(row) for row in rows}) > 1:
+        lengths = ", ".join(str(len(row)) for row in rows)
+        raise DataError(f"{where}: its channels have lengths {lengths}; all need the same.")
+    return np.stack(rows), label
 
 
-def _numbers(file: Entry, number: int, channels: Sequence[Sequence[str]]) -> Any:
-    if len({len(channel) for channel in channels}) > 1:
-        lengths = ", ".join(str(len(channel)) for channel in channels)
-        raise DataError(f"{file}, line {number}: its channels have lengths {lengths}; all need the same.")
-    try:
-        values = np.array(channels, dtype=np.float64)
-    except ValueError as error:
-        raise DataError(f"{file}, line {number}: {error}; missing values must be filled in first.") from None
-    if not values.size or not np.isfinite(values).all():
-        raise DataError(f"{file}, line {number}: it has missing or infinite values, which must be filled in first.")
-    return values
+def _table_row(where: str, line: str) -> tuple[Any, str]:
+    """A line of a table: the class, and the values of one channel."""
+    label, *words = cells(line)
+    if label.lower() in ("", "?", "nan") or not words:
+        raise DataError(f"{where}: expected the class and then the values, got {line.strip()!r:.40}.")
+    return numbers(where, words)[None], _by_value(label)
+
+
+def _by_value(label: str) -> str:
+    """A class that is a number, written in one way.
+
+    >>> [_by_value(label) for label in ("1.0000000e+00", "01", "-1.0", "2.50", "1_0", "up")]
+    ['1', '1', '-1', '2.5', '1_0', 'up']
+    """
+    if WHOLE.fullmatch(label):
+        return str(int(label))
+    if not NUMBER.fullmatch(label):
+        return label
+    return f"{float(label):.0f}" if float(label).is_integer() else repr(float(label))

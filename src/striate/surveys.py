@@ -210,7 +210,7 @@ def survey(source: str | os.PathLike[str], *, channels: int | None = None, progr
     else:
         found = look(source, Wanted(channels), report, strict=False)
     if isinstance(found, Arrays):
-        return _summed(found, _in_arrays(found), [], report)
+        return _summed(found, _in_arrays(found), found.missing, report)
     outcomes = each(lambda e: _look_at(found.kind, e), found.examples, report=report, what=f"reading {found.kind}s")
     bad = [*found.missing, *(str(one) for one in outcomes if isinstance(one, DataError))]
     return _summed(found, [one for one in outcomes if isinstance(one, Seen)], bad, report)
@@ -250,7 +250,8 @@ def _in_arrays(found: Arrays) -> list[Seen]:
             values = np.bincount(target.numpy().ravel(), minlength=256) if masked else None
             name, size = f"{part or WHOLE}[{number}]", value.numel() * value.element_size()
             label, ending = (None, _digest(target)) if masked else (int(target), str(int(target)).encode())
-            shape, sums = tuple(value.shape), None if number else _sums(inputs)
+            shape, alike = tuple(value.shape), isinstance(inputs, Tensor)
+            sums = (None if number else _sums(inputs)) if alike else _sums(value[None])
             seen.append(Seen(name, part or WHOLE, label, shape, size, _digest(value), ending, sums, values=values))
     return seen
 
