@@ -189,7 +189,7 @@ def _table_row(where: str, line: str) -> tuple[Any, str]:
     """A line of a table: the class, and the values of one channel."""
     label, *words = cells(line)
     if label.lower() in ("", "?", "nan") or not words:
-        raise DataError(f"{where}: expected the class and then the values, got {line.strip()!r:.40}.")
+        raise DataError(f"{where}: expected the class and then the values, got {line!r:.40}.")
     return numbers(where, words)[None], _by_value(label)
 
 
