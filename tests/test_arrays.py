@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from striate.datasets import Dataset, load
-from striate.errors import DataError
+from striate.errors import DataError, OptionError
 
 from .test_storage import write_zip
 from .test_volumes import npy
@@ -204,5 +204,27 @@ def test_messages_for_what_arrays_cannot_become(tmp_path: Path) -> None:
     assert (
         message(lambda: load(path, size=(4, 4))) == f"{path}: its inputs are 1x5x4; arrays with masks keep their size."
     )
-    path = write(tmp_path, "npz", x=BYTES[:2], y=LABELS[:2])
-    assert message(lambda: load(path)) == "each class needs at least 2 examples, one to learn from and one to test on."
+
+
+def test_every_class_of_arrays_can_be_learned(tmp_path: Path) -> None:
+    path = write(tmp_path, "npz", x=BYTES, y=[0, 1] * 5 + [1, 2])
+    assert message(lambda: load(path)) == (
+        f"{path}: only one example in the classes '2'; each class needs at least 2, one to learn from and one to test "
+        "on."
+    )
+    path = write(tmp_path, "npz", x_train=BYTES, y_train=LABELS, x_test=BYTES, y_test=LABELS * 7)
+    assert message(lambda: load(path)) == (
+        f"{path}: the classes '7' are not in the training part, so nothing can learn them."
+    )
+    path = write(tmp_path, "npz", x=BYTES, y=[0] * 9 + [1] * 3)
+    data = load(path, validation=0.9)
+    assert data.validation is not None
+    parts = (data.train, data.validation, data.test)
+    assert [part.targets.bincount().tolist() for part in parts] == [[1, 1], [7, 1], [1, 1]]
+
+
+def test_arrays_are_not_streamed(tmp_path: Path) -> None:
+    path = write(tmp_path, "npz", x=BYTES, y=LABELS)
+    with pytest.raises(OptionError) as caught:
+        load(path, stream=True)
+    assert str(caught.value) == f"{path}: stream=True is for data sets of files; arrays are read into memory."

@@ -353,6 +353,8 @@ def test_message_for_bad_class_names(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("cat\ndog\ncat\n")
     assert message(lambda: load(tmp_path)) == f"{path}: it names 'cat' more than once."
+    path.write_bytes(b"\xef\xbb\xbfcat\ndog\nemu\n")
+    assert load(tmp_path).classes == ("cat", "dog", "emu")
     path.write_bytes(b"\xff\xfe\n")
     assert message(lambda: load(tmp_path)) == (
         f"{path}: it cannot be read as UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 0: "
@@ -383,7 +385,7 @@ def values(split: Split | Stored) -> list[int]:
     return split.inputs[:, 0].amin((1, 2)).tolist()
 
 
-@pytest.mark.parametrize("held_out", ["test", "validation", "valid", "val", "Test"])
+@pytest.mark.parametrize("held_out", ["test", "validation", "valid", "val", "Test", "testing", "dev", "eval"])
 def test_a_split_folder_comes_back(tmp_path: Path, held_out: str) -> None:
     paint_split(tmp_path, held_out)
     seen: list[tuple[int, int, str]] = []

@@ -123,6 +123,31 @@ def test_a_stored_set_with_bad_files_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_class_that_is_broken_in_train_is_not_tested(tmp_path: Path, stream: bool) -> None:
+    paint_split(tmp_path)
+    paint(tmp_path / "train" / "emu" / "1.png", 30)
+    paint(tmp_path / "test" / "emu" / "9.png", 39)
+    (tmp_path / "train" / "emu" / "1.png").write_bytes(b"")
+    left_out = f"{tmp_path / 'train' / 'emu' / '1.png'}: the file is empty."
+    expected = (
+        f"{tmp_path}: the classes 'emu' are not in the training part, so nothing can learn them. Left out:\n"
+        f"  {left_out}"
+    )
+    assert message(lambda: load(tmp_path, skip_bad=True, stream=stream)) == expected
+    (tmp_path / "test" / "emu" / "9.png").unlink()
+    assert message(lambda: load(tmp_path, skip_bad=True, stream=stream)) == expected
+
+
+def test_missing_mates_come_before_what_they_lead_to(tmp_path: Path) -> None:
+    paint_masks(tmp_path, (1, 1))
+    (tmp_path / "masks" / "01.png").unlink()
+    assert message(lambda: load(tmp_path)) == (
+        f"{tmp_path}: 1 of 2 pictures cannot be used. {REPAIR}:\n"
+        f"  {tmp_path / 'images' / '01.png'}: no file of its name in {tmp_path / 'masks'}."
+    )
+
+
 # Masks
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from striate import images
 from striate.errors import DataError
-from striate.listings import Listing, class_folders, held_out, mask_pairs, part_of, settle
+from striate.listings import Listing, class_folders, held_out, mask_pairs, numbered, part_of, settle
 from striate.storage import Entry, Tree, tree
 
 from .test_storage import write_folder, write_tar, write_zip
@@ -46,13 +46,14 @@ def shown(listing: Listing) -> list[tuple[str, int | str, str | None]]:
 @every_way
 def test_class_folders_are_listed_by_part_class_and_name(tmp_path: Path, way: str) -> None:
     names = ["cat/2.png", "cat/1.png", "dog/deep/1.png", "dog/notes.txt"]
-    root = placed(tmp_path, way, *(f"{part}/{name}" for part in ("val", "test", "train") for name in names), "x.png")
+    root = placed(tmp_path, way, *(f"{part}/{name}" for part in ("val", "Test", "training") for name in names), "x.png")
     found = class_folders(root)
     expected = [("cat/1.png", 0), ("cat/2.png", 0), ("dog/deep/1.png", 1)]
-    folders = {"train": "train", "validation": "val", "test": "test"}
+    folders = {"train": "training", "validation": "val", "test": "Test"}
     assert shown(found) == [(f"{folders[p]}/{n}", label, p) for p in folders for n, label in expected]
     assert (found.name, found.kind, found.classes, found.task) == ("pets", "picture", ("cat", "dog"), "classes")
-    assert found.layout == "a folder for each class under train/, test/, validation/"
+    assert found.layout == "a folder for each class under training/, val/, Test/"
+    assert [file.name for file in found.unread] == sorted([*(f"{f}/dog/notes.txt" for f in folders.values()), "x.png"])
     assert settle(found, seed=0).examples == found.examples
 
 
@@ -97,6 +98,57 @@ def test_a_share_of_the_training_part_becomes_the_validation_part(tmp_path: Path
     assert [e.part for e in found.examples] == ["train"] * 180 + ["validation"] * 20 + ["test"] * 40
 
 
+def split(*folders: str) -> list[str]:
+    return [f"{folder}/{c}/{i}.png" for folder in folders for c in ("cat", "dog") for i in range(2)]
+
+
+def test_folders_that_lie_beside_the_parts_are_named(tmp_path: Path) -> None:
+    found = class_folders(placed(tmp_path, "folder", *split("train", "eval"), "extra/cat/1.png", "papers/a.pdf"))
+    assert {e.part for e in found.examples} == {"train", "validation"}
+    assert found.missing == (
+        f"{tmp_path / 'pets/extra/cat/1.png'}: extra/ is no part; the parts are train, validation, test.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (split("train", "Train"), "{}: Train/ and train/ are both the train part; expected one folder for each part."),
+        (
+            split("train", "val", "valid", "test"),
+            "{}: val/ and valid/ are both the validation part; expected one folder for each part.",
+        ),
+        (
+            ["cat/train/1.png", "cat/test/1.png", "dog/train/1.png"],
+            "{}/cat: test/ is a part below a class; expected the classes below the parts, test/cat/.",
+        ),
+    ],
+)
+def test_message_for_parts_that_could_be_others(tmp_path: Path, names: list[str], text: str) -> None:
+    root = placed(tmp_path, "folder", *names)
+    assert message(lambda: class_folders(root)) == text.replace("{}", str(tmp_path / "pets"))
+
+
+def test_a_test_part_beside_class_folders_is_no_class(tmp_path: Path) -> None:
+    root = placed(tmp_path, "folder", "cat/1.png", "dog/1.png", *split("test"))
+    assert message(lambda: class_folders(root)).startswith(
+        f"{tmp_path / 'pets'}: there is test/ but no train/ to learn from. Expected a folder for each class "
+    )
+
+
+def test_train_keeps_an_example_of_each_class(tmp_path: Path) -> None:
+    names = [f"{c}/{i}.png" for c, count in (("a", 20), ("b", 2)) for i in range(count)]
+    found = settle(class_folders(placed(tmp_path, "folder", *names)), 0, validation=0.5)
+    counts = {part: [e.target for e in found.part(part)].count(1) for part in ("train", "validation", "test")}
+    assert counts == {"train": 1, "validation": 0, "test": 1}
+    pair = placed(tmp_path / "x", "folder", *(f"{f}/{i}.png" for f in ("images", "masks") for i in range(2)))
+    lone = mask_pairs(pair)
+    assert lone is not None
+    assert message(lambda: settle(lone, 0, validation=0.1)) == (
+        f"{tmp_path / 'x' / 'pets'}: no class has 2 examples to train on, so none can be held out for validation=0.1."
+    )
+
+
 # Pictures with masks
 
 FLAT = ["images/a.jpg", "images/b.jpg", "masks/a.png", "masks/b.png"]
@@ -130,6 +182,20 @@ def test_files_without_a_mate_are_named(tmp_path: Path) -> None:
     assert len(found.examples) == 1
 
 
+def test_pictures_in_folders_that_lack_masks_or_are_no_part_are_named(tmp_path: Path) -> None:
+    others = ["test/images/c.jpg", "val/masks/d.png", "extra/images/e.png", "extra/masks/e.png", "old/images/f.png"]
+    found = mask_pairs(placed(tmp_path, "folder", "train/images/a.jpg", "train/masks/a.png", *others))
+    assert found is not None
+    pets = tmp_path / "pets"
+    assert found.missing == (
+        f"{pets / 'extra/images/e.png'}: extra/ is no part; the parts are train, validation, test.",
+        f"{pets / 'old/images/f.png'}: there is no masks/ in {pets / 'old'}.",
+        f"{pets / 'test/images/c.jpg'}: there is no masks/ in {pets / 'test'}.",
+        f"{pets / 'val/masks/d.png'}: there is no images/ in {pets / 'val'}.",
+    )
+    assert len(found.examples) == 1
+
+
 def test_masks_are_held_out_without_classes(tmp_path: Path) -> None:
     names = [f"{folder}/{i:02}.png" for folder in ("images", "masks") for i in range(12)]
     found = mask_pairs(placed(tmp_path, "folder", *names))
@@ -156,3 +222,28 @@ def test_a_folder_of_another_layout_has_no_masks(tmp_path: Path) -> None:
 )
 def test_names_speak_of_parts(name: str, part: str | None) -> None:
     assert part_of(name) == part
+
+
+# Classes that are said as numbers
+
+
+def test_numbers_count_the_lines_of_classes_txt() -> None:
+    """Beside names that are the same numbers at the same places, too."""
+    assert numbered("a", ["2", "0"], ("0", "1", "2")) == ([2, 0], ("0", "1", "2"))
+    assert numbered("a", ["01", "0"], ("cat", "dog")) == ([1, 0], ("cat", "dog"))
+    assert numbered("a", ["01", "10", "2"], None) == ([0, 2, 1], ("01", "2", "10"))
+
+
+@pytest.mark.parametrize("labels", [["1", "2"], ["1", "2", "0"], ["10", "1"]])
+def test_message_for_numbers_that_could_be_names(labels: list[str]) -> None:
+    names = tuple(str(n) for n in range(1, 11))
+    assert message(lambda: numbered("pets", labels, names)) == (
+        "pets: the class '1' could be number 1, counted from 0, in classes.txt, or the one that is called so. Remove "
+        "classes.txt, and numbers are names; or write names in it that are no numbers."
+    )
+
+
+def test_message_for_two_spellings_of_a_number() -> None:
+    assert message(lambda: numbered("pets", ["1", "2", "01"], None)) == (
+        "pets: the classes '01', '1' are spellings of one number; write each in one way."
+    )

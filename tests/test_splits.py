@@ -120,6 +120,10 @@ def test_the_digest_of_stored_inputs_is_that_of_names_sizes_and_labels(stored: S
     with (tmp_path / "images" / "03.png").open("ab") as file:
         file.write(b"more")
     assert before != stored.digest()
+    (tmp_path / "images" / "03.png").unlink()
+    with pytest.raises(DataError) as caught:
+        stored.digest()
+    assert str(caught.value) == f"{tmp_path / 'images' / '03.png'}: it cannot be opened: No such file or directory."
 
 
 def test_masks_are_decoded_with_their_pictures(tmp_path: Path) -> None:

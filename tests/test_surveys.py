@@ -110,9 +110,15 @@ def test_data_that_training_refuses_are_surveyed(tmp_path: Path) -> None:
     found = survey(tmp_path)
     assert found.counts == {
         "train": {"bee": 0, "cat": 1, "dog": 1, "emu": 0},
-        "test": {"bee": 1, "cat": 0, "dog": 0, "emu": 0},
+        "validation": {"bee": 1, "cat": 0, "dog": 0, "emu": 0},
     }
-    assert (found.imbalance, found.notes) == (None, ("nothing to learn the classes 'bee', 'emu' from.",))
+    assert (found.imbalance, found.notes) == (
+        None,
+        (
+            "nothing to learn the classes 'bee', 'emu' from.",
+            "there is no test part; the validation part becomes the test part.",
+        ),
+    )
     shutil.rmtree(tmp_path / "val")
     shutil.rmtree(tmp_path / "train" / "emu")
     shutil.rmtree(tmp_path / "train" / "dog")
@@ -133,7 +139,7 @@ def test_a_lopsided_set_is_warned_about(tmp_path: Path) -> None:
     for number in range(20):
         paint(tmp_path / "train" / "cat" / f"{number}.png", number)
     paint(tmp_path / "train" / "dog" / "1.png", 99)
-    paint(tmp_path / "val" / "dog" / "1.png", 98)
+    paint(tmp_path / "test" / "dog" / "1.png", 98)
     assert survey(tmp_path).warnings == ("the largest class has 20.0 times as many examples as the smallest.",)
 
 

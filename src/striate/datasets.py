@@ -136,10 +136,11 @@ def load(
     called "0", "1", ... up to the highest training label, or as the lines of a file ``classes.txt`` beside them say.
 
     **A folder for each class**, its pictures anywhere below it; pictures outside class folders are not read. With
-    ``train/`` in front there must be class folders under it; ``test/`` is the test part, and the first of
-    ``validation/``, ``valid/`` and ``val/`` the validation part, or the test part if there is no other. With no test
-    part, one in six pictures of each class, and at least one, is held out: those with the smallest hash of ``seed``
-    and path, so a picture stays on its side when others come or go. Classes are in the order of their names.
+    ``train/`` (or ``training/``) in front there must be class folders under it; ``test/`` (``testing/``) is the test
+    part, and ``validation/`` (``valid/``, ``val/``, ``dev/``, ``eval/``) the validation part, or the test part if
+    there is no other. With no test part, one in six pictures of each class, and at least one, is held out: those with
+    the smallest hash of ``seed`` and path, so few pictures change sides when others come or go. Classes are in the
+    order of their names.
 
     **Pictures with masks**: ``images/`` and ``masks/`` with files of the same names.
 
@@ -191,8 +192,18 @@ def load(
         pictures.check_options(channels, wanted.size)
     if isinstance(found, Arrays):
         return from_arrays(found, wanted, seed, validation)
-    decoded = decoding.decode(listings.settle(found, seed, validation), wanted, report)
-    return _dataset(found.name, decoded.classes, decoded.parts, decoded.reader, found.task, decoded.skipped)
+    decoded = decoding.decode(_settled(found, seed, validation, skip_bad), wanted, report)
+    return _dataset(found, decoded.classes, decoded.parts, decoded.reader, decoded.skipped)
+
+
+def _settled(found: Listing, seed: int, validation: float, skip_bad: bool) -> Listing:
+    """The listing with every example in a part; what is missing comes before what only seems wrong without it."""
+    try:
+        return listings.settle(found, seed, validation)
+    except DataError:
+        if found.missing and not skip_bad:
+            raise decoding.unusable(found, found.missing) from None
+        raise
 
 
 def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, strict: bool = True) -> Listing | Arrays:
@@ -276,32 +287,35 @@ def from_arrays(found: Arrays, wanted: Wanted, seed: int, validation: float) -> 
         DataError: The arrays cannot be brought to what is wanted.
         OptionError: What is wanted does not fit this kind.
     """
+    if wanted.stream:
+        raise OptionError(f"{found.where}: stream=True is for data sets of files; {found.layout} are read into memory.")
     decoding.check_options(found.kind, wanted, files=False)
-    parts = {name: _brought_to(found, Split(*pair), wanted) for name, pair in found.parts.items()}
-    if VALIDATION in parts and TEST not in parts:
-        parts[TEST] = parts.pop(VALIDATION)
-    whole = parts.pop(None, None)
-    if whole is not None:
-        parts[TRAIN] = whole
-    if TEST not in parts:
-        parts[TRAIN], parts[TEST] = _held_out(parts[TRAIN], 1 / 6, f"{seed}/")
-    if validation and VALIDATION not in parts:
-        parts[TRAIN], parts[VALIDATION] = _held_out(parts[TRAIN], validation, f"{seed}/validation/")
+    parts = _assigned(
+        found, {name: _brought_to(found, Split(*pair), wanted) for name, pair in found.parts.items()}, seed, validation
+    )
     shape = parts[TRAIN].shape
     dtype = str(parts[TRAIN].dtype).removeprefix("torch.")
     kind = "series" if found.kind == "picture" and dtype != "uint8" else found.kind
     reader = Reader(kind, shape, dtype=dtype) if len(shape) == AXES[kind] + 1 else None
-    named = {str(name): split for name, split in parts.items()}
-    return _dataset(found.name, found.classes, named, reader, found.task, found.missing)
+    return _dataset(found, found.classes, parts, reader, found.missing)
 
 
-def _held_out(split: Split, share: float, salt: str) -> tuple[Split, Split]:
-    labels = split.targets.tolist() if split.targets.dim() == 1 else [0] * len(split)
-    rows = range(len(split))
-    chosen = set(listings.held_out({i: str(i) for i in rows}, dict(zip(rows, labels, strict=True)), share, salt))
-    if len(chosen) == len(split):
-        raise DataError("each class needs at least 2 examples, one to learn from and one to test on.")
-    return split.select([i for i in rows if i not in chosen]), split.select(sorted(chosen))
+def _assigned(found: Arrays, splits: Mapping[str | None, Split], seed: int, validation: float) -> dict[str, Split]:
+    """The parts that :func:`striate.listings.assigned` puts the rows of arrays into; their names are their numbers."""
+    classes = found.classes if found.task == "classes" else None
+    labels = [label for split in splits.values() for label in (split.targets.tolist() if classes else [0] * len(split))]
+    if not {TEST, VALIDATION} & splits.keys():
+        listings.refuse_single(found.where, "example in the classes", classes, labels)
+    given = [part for part, split in splits.items() for _ in range(len(split))]
+    names = [str(row) for split in splits.values() for row in range(len(split))]
+    parts = iter(listings.assigned(found.where, given, labels, names, seed, validation))
+    chosen: dict[str, Split] = {}
+    for split in splits.values():
+        rows: dict[str, list[int]] = {}
+        for row in range(len(split)):
+            rows.setdefault(next(parts), []).append(row)
+        chosen |= {part: split if len(one) == len(split) else split.select(one) for part, one in rows.items()}
+    return chosen
 
 
 def _brought_to(found: Arrays, split: Split, wanted: Wanted) -> Split:
@@ -330,14 +344,23 @@ def _redrawn(picture: Tensor, channels: int, size: tuple[int, ...]) -> Tensor:
 
 
 def _dataset(
-    name: str,
+    found: Listing | Arrays,
     classes: tuple[str, ...],
     parts: Mapping[str, Split | Stored],
     reader: Reader | None,
-    task: str,
     skipped: tuple[str, ...],
 ) -> Dataset:
     if TRAIN not in parts or TEST not in parts:
         lacking = TEST if TRAIN in parts else TRAIN
-        raise DataError(f"{name}: nothing is left in its {lacking} part.")
-    return Dataset(name, classes, parts[TRAIN], parts[TEST], parts.get(VALIDATION), reader, task, skipped)
+        raise DataError(f"{found.name}: nothing is left in its {lacking} part.")
+    data = Dataset(found.name, classes, parts[TRAIN], parts[TEST], parts.get(VALIDATION), reader, found.task, skipped)
+    if found.task == "classes":
+        listings.refuse_unlearned(found.where, classes, _labels(found), data.train.targets.tolist(), skipped)
+    return data
+
+
+def _labels(found: Listing | Arrays) -> set[int]:
+    """The classes that occur, before anything is left out."""
+    if isinstance(found, Arrays):
+        return {label for _, targets in found.parts.values() for label in targets.tolist()}
+    return {e.target for e in found.examples if isinstance(e.target, int)}

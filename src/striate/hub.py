@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import DataError
-from .listings import TRAIN, Example, Listing, numbered, part_of
+from .listings import TRAIN, Example, Listing, by_name, numbered, part_of
 from .storage import LIMIT, Entry
 
 PREFIX = "hf:"
@@ -82,7 +82,8 @@ def hub_listing(source: str) -> Listing:
     if columns.masks:
         examples = [Example(cell, target, part) for cell, target, part in rows if isinstance(target, Cell)]
     else:
-        labels, classes = numbered(source, [str(target) for _, target, _ in rows], columns.classes)
+        texts = [str(target) for _, target, _ in rows]
+        labels, classes = by_name(source, texts, columns.classes) if columns.classes else numbered(source, texts, None)
         examples = [Example(cell, label, part) for (cell, _, part), label in zip(rows, labels, strict=True)]
     task = "masks" if columns.masks else "classes"
     layout = f"Hugging Face table, columns {columns.inputs} and {columns.targets}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -13,7 +14,6 @@ from .readers import EXTENSIONS, counted, kind_of
 from .storage import Entry, Tree
 
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
-HELD_OUT = ("test", "validation", "valid", "val")
 IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "annotations")
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -56,8 +56,10 @@ class Listing:
         groups: What messages call the classes.
         prefix: What the names of files to hold out begin with, which does not choose among them.
         held_from: What messages call the place of these.
-        missing: Messages about files that are named but not there, or that lack their mate.
+        missing: Messages about what cannot become an example: files that are not there, lack their mate or a class, or
+            lie in no part.
         layout: In words.
+        unread: Files among the others that nothing is made of.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Listing:
     held_from: str = ""
     missing: tuple[str, ...] = ()
     layout: str = ""
+    unread: tuple[Entry, ...] = field(default=(), repr=False)
 
     def part(self, name: str | None) -> list[Example]:
         """The examples of one part."""
@@ -89,52 +92,86 @@ def class_folders(root: Tree, *, strict: bool = True) -> Listing:
     """
     kind = kind_of(root.files) or "picture"
     parts = _parts(root)
-    found = {part: _by_class(folder, kind) for part, folder in parts.items()}
+    found = {part: _by_class(folder, part, kind) for part, folder in parts.items()}
     if strict:
         _check_folders(parts, found, kind)
     names = sorted({name for classes in found.values() for name in classes} if not strict else found[TRAIN])
     order = {name: label for label, name in enumerate(names)}
-    split = len(parts) > 1
+    split = parts[TRAIN] is not root
     examples = [
         Example(file, order[name], part if split else None)
-        for part in PARTS
-        for name, files in found.get(part, {}).items()
+        for part in parts
+        for name, files in found[part].items()
         for file in files
     ]
+    under = ", ".join(f"{folder.folder}/" for folder in parts.values())
     return Listing(
         *(root.name, root.where, kind, tuple(examples), tuple(names)),
         groups="class folders",
         prefix=parts[TRAIN].prefix,
         held_from=parts[TRAIN].where,
-        layout="a folder for each class" + (f" under {', '.join(f'{part}/' for part in parts)}" if split else ""),
+        missing=tuple(_beside(root, kind) if split else ()),
+        layout="a folder for each class" + (f" under {under}" if split else ""),
+        unread=_unread(root, parts, kind),
     )
 
 
 def _parts(root: Tree) -> dict[str, Tree]:
     """The folders that hold the class folders of each part; a whole without parts is all "train".
 
-    A folder called "train" is a class (of vehicles, say) where it has no folders in it but unusual neighbours.
+    Folders called "train" or "test" are classes (of vehicles, say) where they have no folders in them, but neighbours
+    of other names.
     """
-    folders = {name.lower(): folder for name, folder in root.children.items()}
-    held = [folders[name] for name in HELD_OUT if name in folders]
-    only_parts = folders.keys() <= {TRAIN, *HELD_OUT}
-    if TRAIN in folders and (only_parts or folders[TRAIN].children):
-        found = {TRAIN: folders[TRAIN]} | ({TEST: held[0]} if held else {})
-        if TEST in folders and len(held) > 1:
-            found[VALIDATION] = held[1]
-        return found
-    if held and only_parts:
-        name = held[0].folder
+    spoken = [(part, folder) for name, folder in root.children.items() if (part := part_called(name))]
+    if len(spoken) < len(root.children) and not any(folder.children for _, folder in spoken):
+        spoken = []
+    found: dict[str, Tree] = {}
+    for part, folder in spoken:
+        if part in found:
+            raise DataError(
+                f"{root.where}: {found[part].folder}/ and {folder.folder}/ are both the {part} part; "
+                "expected one folder for each part."
+            )
+        found[part] = folder
+    if found and TRAIN not in found:
+        name = spoken[0][1].folder
         raise DataError(f"{root.where}: there is {name}/ but no train/ to learn from. {EXPECTED}")
-    return {TRAIN: root}
+    return {part: found[part] for part in PARTS if part in found} or {TRAIN: root}
 
 
-def _by_class(folder: Tree, kind: str) -> dict[str, list[Entry]]:
+def _by_class(folder: Tree, part: str, kind: str) -> dict[str, list[Entry]]:
     if not folder.children:
         loose = len(folder.ending(*EXTENSIONS[kind]))
         rest = f", only loose {kind}s ({loose:,})" if loose else ""
         raise DataError(f"{folder.where}: there are no class folders in it{rest}. {EXPECTED}")
+    for name, child in folder.children.items():
+        if other := next((inner for inner in child.children if part_called(inner) not in (None, part)), None):
+            raise DataError(
+                f"{child.where}: {other}/ is a part below a class; expected the classes below the parts, "
+                f"{other}/{name}/."
+            )
     return {name: child.ending(*EXTENSIONS[kind]) for name, child in folder.children.items()}
+
+
+def _beside(root: Tree, kind: str) -> list[str]:
+    """A message for each file in a folder that lies beside those of the parts."""
+    others = [folder for name, folder in root.children.items() if part_called(name) is None]
+    return [no_part(file, folder) for folder in others for file in folder.ending(*EXTENSIONS[kind])]
+
+
+def no_part(file: Entry, folder: Tree) -> str:
+    """What is wrong with a file in a folder that is called like no part, where others are."""
+    return f"{file}: {folder.folder}/ is no part; the parts are {', '.join(PARTS)}."
+
+
+def _unread(root: Tree, parts: Mapping[str, Tree], kind: str) -> tuple[Entry, ...]:
+    """Files in class folders that are of another kind, and files of this kind that lie outside."""
+    endings = EXTENSIONS[kind]
+    inside = [file for folder in parts.values() for file in folder.files if "/" in folder.below(file)]
+    loose = [file for folder in {root, *parts.values()} for file in folder.loose.values()]
+    others = [file for file in inside if not file.name.lower().endswith(endings)]
+    outside = [file for file in loose if file.name.lower().endswith(endings)]
+    return tuple(sorted([*others, *outside], key=lambda file: file.name))
 
 
 def _check_folders(parts: Mapping[str, Tree], found: Mapping[str, Mapping[str, Sequence[Entry]]], kind: str) -> None:
@@ -161,19 +198,19 @@ def mask_pairs(root: Tree) -> Listing | None:
 
     The parts are folders above or below these two.
     """
-    pairs: list[tuple[str | None, Tree, Tree]] = []
-    for part, folder in [(None, root), *((part_of(name), child) for name, child in root.children.items())]:
-        both = [_first(folder, names) for names in (IMAGES, MASKS)]
-        if both[0] is not None and both[1] is not None and (folder is root or part is not None):
-            pairs.append((part, both[0], both[1]))
-    if not pairs:
-        return None
     examples: list[Example] = []
     missing: list[str] = []
-    for part, images, masks in pairs:
-        _match(part, images, masks, examples, missing)
+    layout = ""
+    for folder, part in [(root, None), *((child, part_of(name)) for name, child in root.children.items())]:
+        images, masks = _first(folder, IMAGES), _first(folder, MASKS)
+        if images is not None and masks is not None and (part or folder is root):
+            layout = layout or f"{images.folder}/ with {masks.folder}/"
+            _match(part, images, masks, examples, missing)
+        else:
+            missing += _unpaired(folder, part, images, masks)
+    if not layout:
+        return None
     examples.sort(key=lambda e: (PARTS.index(e.part) if e.part else 0, e.source.name))
-    layout = f"{pairs[0][1].folder}/ with {pairs[0][2].folder}/"
     classes = listed_classes(root) or ()
     return Listing(
         *(root.name, root.where, "picture", tuple(examples), classes, "masks"),
@@ -181,6 +218,15 @@ def mask_pairs(root: Tree) -> Listing | None:
         missing=tuple(missing),
         layout=layout,
     )
+
+
+def _unpaired(folder: Tree, part: str | None, images: Tree | None, masks: Tree | None) -> list[str]:
+    """A message for each picture of a folder that lacks ``images/`` or ``masks/``, or has both and is no part."""
+    if images is not None and masks is not None:
+        return [no_part(file, folder) for file in images.ending(*EXTENSIONS["picture"])]
+    lone, lacking = (images, MASKS[0]) if images is not None else (masks, IMAGES[0])
+    files = lone.ending(*EXTENSIONS["picture"]) if lone is not None else []
+    return [f"{file}: there is no {lacking}/ in {folder.where}." for file in files]
 
 
 def _first(folder: Tree, names: Iterable[str]) -> Tree | None:
@@ -216,7 +262,19 @@ def part_of(name: str) -> str | None:
     >>> part_of("train-0001"), part_of("imagenet_val"), part_of("Test"), part_of("trainstation")
     ('train', 'validation', 'test', None)
     """
-    found = PART.search(name.lower())
+    return _said(PART.search(name.lower()))
+
+
+def part_called(name: str) -> str | None:
+    """The part whose folder is called so.
+
+    >>> part_called("Training"), part_called("val"), part_called("train-0001")
+    ('train', 'validation', None)
+    """
+    return _said(PART.fullmatch(name.lower()))
+
+
+def _said(found: re.Match[str] | None) -> str | None:
     return None if found is None else next(part for part, text in zip(PARTS, found.groups(), strict=True) if text)
 
 
@@ -230,7 +288,7 @@ def listed_classes(root: Tree) -> tuple[str, ...] | None:
     if file is None:
         return None
     try:
-        lines = file.read().decode("utf-8").splitlines()
+        lines = file.read().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: it cannot be read as UTF-8 text: {error}.") from None
     names = tuple(stripped for line in lines if (stripped := line.strip()))
@@ -246,60 +304,109 @@ def numbered(where: str, labels: Sequence[str], listed: tuple[str, ...] | None) 
     Other texts are names, in the order of ``classes.txt`` or the alphabet.
 
     Raises:
-        DataError: A text is none of the listed names.
+        DataError: A text is none of the listed names, or a number could be another one.
 
     >>> numbered("a", ["dog", "cat"], None), numbered("a", ["10", "9"], None), numbered("a", ["1"], ("cat", "dog"))
     (([1, 0], ('cat', 'dog')), ([1, 0], ('9', '10')), ([1], ('cat', 'dog')))
     """
-    whole = all(label.isdecimal() for label in labels)
-    names = listed or tuple(sorted(set(labels), key=int if whole else str))
-    by_number = whole and listed is not None and not set(labels) <= set(listed)
-    order = {str(n) if by_number else name: n for n, name in enumerate(names)}
-    if unknown := set(labels) - set(order):
+    if not all(label.isdecimal() for label in labels):
+        return by_name(where, labels, listed or tuple(sorted(set(labels))))
+    values = {label: int(label) for label in sorted(set(labels))}
+    spellings = Counter(values.values())
+    if twice := [label for label, value in values.items() if spellings[value] > 1]:
+        raise DataError(f"{where}: the classes {quoted(twice)} are spellings of one number; write each in one way.")
+    if listed is None:
+        return by_name(where, labels, tuple(sorted(values, key=int)))
+    order = {name: n for n, name in enumerate(listed)}
+    if double := [label for label in values if order.get(label, values[label]) != values[label]]:
+        raise DataError(
+            f"{where}: the class {double[0]!r} could be number {double[0]}, counted from 0, in classes.txt, or the one "
+            "that is called so. Remove classes.txt, and numbers are names; or write names in it that are no numbers."
+        )
+    return _placed(where, labels, {label: n for label, n in values.items() if n < len(listed)}, listed)
+
+
+def by_name(where: str, labels: Sequence[str], names: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
+    """The places of texts among names, with the names.
+
+    Raises:
+        DataError: A text is none of them.
+    """
+    return _placed(where, labels, {name: n for n, name in enumerate(names)}, names)
+
+
+def _placed(
+    where: str, labels: Sequence[str], order: Mapping[str, int], names: tuple[str, ...]
+) -> tuple[list[int], tuple[str, ...]]:
+    if unknown := set(labels) - order.keys():
         raise DataError(f"{where}: classes.txt has no classes {quoted(unknown)}; it has {', '.join(names)}.")
     return [order[label] for label in labels], names
 
 
 def settle(listing: Listing, seed: int, validation: float = 0.0) -> Listing:
-    """The same listing with every example in a part: what no layout split is split here, by a hash of the names.
-
-    With no test part, the validation part becomes it; with neither, one in six of each class, and at least one, is
-    held out. A share ``validation`` of what is left to train on is held out likewise, if there is no such part.
+    """The same listing with every example in a part, by :func:`assigned`.
 
     Raises:
-        DataError: A class has a single example.
+        DataError: A class has a single example, or none to learn from.
     """
-    parts = {example.part for example in listing.examples}
-    found = listing
-    if TEST not in parts:
-        if VALIDATION in parts:
-            found = _renamed(found, {VALIDATION: TEST})
-        else:
-            _refuse_single(found)
-            found = _hold_out(found, TEST, 1 / 6, f"{seed}/")
-    found = _renamed(found, {None: TRAIN})
-    _refuse_unlearned(found)
-    if validation and VALIDATION not in {example.part for example in found.examples}:
-        found = _hold_out(found, VALIDATION, validation, f"{seed}/validation/")
-    return replace(found, examples=tuple(sorted(found.examples, key=lambda e: PARTS.index(e.part or TRAIN))))
-
-
-def _renamed(listing: Listing, names: Mapping[str | None, str]) -> Listing:
-    return replace(listing, examples=tuple(replace(e, part=names.get(e.part, e.part)) for e in listing.examples))
-
-
-def _hold_out(listing: Listing, part: str, share: float, salt: str) -> Listing:
-    """Moves a share of the training examples of each class to another part."""
-    names = [e.source.name.removeprefix(listing.prefix) for e in listing.examples]
-    rows = [i for i, e in enumerate(listing.examples) if e.part in (None, TRAIN)]
     labels = [e.target if isinstance(e.target, int) else 0 for e in listing.examples]
-    chosen = set(held_out({i: names[i] for i in rows}, {i: labels[i] for i in rows}, share, salt))
-    examples = [replace(e, part=part) if i in chosen else e for i, e in enumerate(listing.examples)]
-    return replace(listing, examples=tuple(examples))
+    if not {TEST, VALIDATION} & {e.part for e in listing.examples}:
+        where, classes = listing.held_from or listing.where, listing.classes if listing.task == "classes" else None
+        refuse_single(where, f"{listing.kind} in the {listing.groups}", classes, labels)
+    parts = planned(listing, seed, validation)
+    examples = [replace(e, part=part) for e, part in zip(listing.examples, parts, strict=True)]
+    if listing.task == "classes":
+        learned = [label for label, part in zip(labels, parts, strict=True) if part == TRAIN]
+        refuse_unlearned(listing.where, listing.classes, labels, learned)
+    return replace(listing, examples=tuple(sorted(examples, key=lambda e: PARTS.index(e.part or TRAIN))))
+
+
+def planned(listing: Listing, seed: int, validation: float = 0.0) -> list[str]:
+    """The part that each example gets, by :func:`assigned`, also where :func:`settle` refuses."""
+    labels = [e.target if isinstance(e.target, int) else 0 for e in listing.examples]
+    names = [e.source.name.removeprefix(listing.prefix) for e in listing.examples]
+    return assigned(listing.where, [e.part for e in listing.examples], labels, names, seed, validation)
+
+
+def assigned(
+    where: str,
+    parts: Sequence[str | None],
+    labels: Sequence[int],
+    names: Sequence[str],
+    seed: int,
+    validation: float = 0.0,
+) -> list[str]:
+    """The part of each example: what no layout split is split here, by a hash of the names.
+
+    With no test part, the validation part becomes it; with neither, one in six of each class, and at least one, is
+    held out. A share ``validation`` of what is left to train on is held out likewise, if there is no such part. The
+    last example of a class is never held out.
+
+    Raises:
+        DataError: Nothing can be held out for the validation part that was asked for.
+    """
+    found = list(parts)
+
+    def hold_out(part: str, share: float, salt: str) -> None:
+        rows = [row for row, one in enumerate(found) if one in (None, TRAIN)]
+        for row in held_out({row: names[row] for row in rows}, {row: labels[row] for row in rows}, share, salt):
+            found[row] = part
+
+    if TEST not in found and VALIDATION in found:
+        found = [TEST if part == VALIDATION else part for part in found]
+    elif TEST not in found:
+        hold_out(TEST, 1 / 6, f"{seed}/")
+    if validation and VALIDATION not in found:
+        hold_out(VALIDATION, validation, f"{seed}/validation/")
+        if VALIDATION not in found:
+            raise DataError(
+                f"{where}: no class has 2 examples to train on, so none can be held out for validation={validation}."
+            )
+    return [part or TRAIN for part in found]
 
 
 def held_out(names: Mapping[Key, str], labels: Mapping[Key, int], share: float, salt: str) -> list[Key]:
-    """The share of each class, at least one, whose names have the smallest hashes.
+    """The share of each class, at least one and never all, whose names have the smallest hashes.
 
     >>> names = {i: f"{i}.png" for i in range(12)}
     >>> len(held_out(names, dict.fromkeys(names, 0), 1 / 6, "0/"))
@@ -314,28 +421,39 @@ def held_out(names: Mapping[Key, str], labels: Mapping[Key, int], share: float, 
 
     # The sum is for shares such as 0.29, of which 100 times is a little less than 29.
     counts = {label: max(1, int(len(keys) * share + 1e-9)) for label, keys in groups.items()}
-    return [key for label, keys in groups.items() for key in sorted(keys, key=hashed)[: counts[label]]]
+    return [
+        key for label, keys in groups.items() for key in sorted(keys, key=hashed)[: min(counts[label], len(keys) - 1)]
+    ]
 
 
-def _refuse_unlearned(listing: Listing) -> None:
-    held = {part: {e.target for e in listing.part(part) if isinstance(e.target, int)} for part in PARTS}
-    if strange := (held[TEST] | held[VALIDATION]) - held[TRAIN]:
-        names = quoted(listing.classes[label] for label in strange)
+def refuse_unlearned(
+    where: str, classes: Sequence[str], labels: Iterable[int], learned: Iterable[int], skipped: Sequence[str] = ()
+) -> None:
+    """Raise a :class:`DataError` if a class that has examples has none to learn from.
+
+    Args:
+        where: The place.
+        classes: Their names.
+        labels: The classes that occur anywhere.
+        learned: Those in the training part.
+        skipped: Messages about what was left out, which may be the reason.
+    """
+    if strange := set(labels) - set(learned):
+        reason = f" Left out:{shown(skipped)}" if skipped else ""
         raise DataError(
-            f"{listing.where}: the classes {names} are not in the training part, so nothing can learn them."
+            f"{where}: the classes {quoted(classes[label] for label in strange)} are not in the training part, "
+            f"so nothing can learn them.{reason}"
         )
 
 
-def _refuse_single(listing: Listing) -> None:
-    counts = [0] * max(1, len(listing.classes))
-    for example in listing.examples:
-        counts[example.target if isinstance(example.target, int) else 0] += 1
-    if listing.task == "masks" and len(listing.examples) < 2:
-        raise DataError(f"{listing.where}: it needs at least 2 pairs, one to learn from and one to test on.")
-    single = [name for name, count in zip(listing.classes, counts, strict=False) if count == 1]
-    if listing.task == "classes" and single:
+def refuse_single(where: str, what: str, classes: Sequence[str] | None, labels: Sequence[int]) -> None:
+    """Raise a :class:`DataError` if a class has one example, or all masks (``classes`` is None) are one."""
+    counts = Counter(labels)
+    if classes is None and len(labels) < 2:
+        raise DataError(f"{where}: it needs at least 2 pairs, one to learn from and one to test on.")
+    if single := [classes[label] for label, count in counts.items() if count == 1] if classes else []:
         raise DataError(
-            f"{listing.held_from or listing.where}: only one {listing.kind} in the {listing.groups} {quoted(single)}; "
+            f"{where}: only one {what} {quoted(single)}; "
             "each class needs at least 2, one to learn from and one to test on."
         )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import images
 from .errors import DataError
 from .readers import TYPES, Reader, by, counted
-from .storage import Entry
+from .storage import Entry, naming
 
 IGNORED = 255
 """The value of a mask's pixels that belong to no class."""
@@ -228,11 +228,16 @@ class Stored:
         return Stored(tuple(self.sources[i] for i in chosen), labels, self.reader, self.masks)
 
     def digest(self) -> str:
-        """A hash of the names and sizes of the files, and of the classes; what the files hold is not read."""
+        """A hash of the names and sizes of the files, and of the classes; what the files hold is not read.
+
+        Raises:
+            DataError: A file is gone.
+        """
         found = sha256(repr(self.reader).encode())
         files = [*self.sources, *(() if isinstance(self.labels, Tensor) else self.labels)]
         for file in files:
-            found.update(f"{file.name}\0{file.size}\0".encode(errors="surrogateescape"))
+            with naming(file):
+                found.update(f"{file.name}\0{file.size}\0".encode(errors="surrogateescape"))
         if isinstance(self.labels, Tensor):
             found.update(self.labels.contiguous().numpy().data)
         return found.hexdigest()
