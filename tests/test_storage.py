@@ -7,13 +7,14 @@ import os
 import pickle
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from striate import storage
+from striate import images, storage
 from striate.errors import DataError
 from striate.storage import Member, entries, entry, tree
 
@@ -99,13 +100,31 @@ def test_members_are_names_and_never_paths(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "a.zip"]
 
 
-def test_links_and_devices_in_a_tar_are_left_out(tmp_path: Path) -> None:
+def test_symbolic_links_and_devices_in_a_tar_are_left_out(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+        for kind in (tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
             info = tarfile.TarInfo(f"{kind.decode()}.png")
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     assert entries(tmp_path / "a.tar") == []
+
+
+def test_a_hard_link_in_a_tar_is_the_file_that_it_names(tmp_path: Path) -> None:
+    """Plain ``tar`` writes a file's second name so; a name outside the archive is never followed."""
+    (tmp_path / ".a").write_bytes(b"one")
+    for name in ("b.png", "c.png"):
+        (tmp_path / name).hardlink_to(tmp_path / ".a")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in (".a", "b.png", "c.png"):
+            archive.add(tmp_path / name, name)
+        info = tarfile.TarInfo("d.png")
+        info.type, info.linkname = tarfile.LNKTYPE, "/etc/passwd"
+        archive.addfile(info)
+    *found, lost = entries(tmp_path / "a.tar")
+    assert [(file.name, file.read()) for file in found] == [("b.png", b"one"), ("c.png", b"one")]
+    assert message(lost.read) == (
+        f"{tmp_path / 'a.tar'}: d.png: it is a link to /etc/passwd, which does not stand before it in the archive."
+    )
 
 
 def test_an_archive_may_hold_one_folder_or_be_entered(tmp_path: Path) -> None:
@@ -189,8 +208,9 @@ BAD_ZIPS = [
 
 @pytest.mark.parametrize(("place", "value", "text"), [row[1:] for row in BAD_ZIPS], ids=[row[0] for row in BAD_ZIPS])
 def test_message_for_a_zip_that_cannot_be_used(tmp_path: Path, place: int, value: bytes, text: str) -> None:
-    path = patched_zip(tmp_path / "a.zip", place, value)
-    assert message(lambda: tree(path)) == f"{path}: a.png: {text}"
+    (member,) = entries(patched_zip(tmp_path / "a.zip", place, value))
+    for work in (member.read, member.open):
+        assert message(work) == f"{member}: {text}"
 
 
 BAD_MEMBERS = [
@@ -246,6 +266,104 @@ def test_messages_for_a_damaged_tar(tmp_path: Path) -> None:
     assert message(lambda: tree(path)) == f"{path}: it is no tar archive, or a damaged one: bad checksum."
     member = Member("a.png", tmp_path / "a.tar", "a.png", 9_000_000, 512)
     assert message(member.read) == f"{member}: the archive is damaged or cut short."
+
+
+def test_a_tar_must_end_in_zeros(tmp_path: Path) -> None:
+    """Cut at the end of a member, or with a header damaged, it would seem to be whole."""
+    whole = write_tar(tmp_path / "a.tar", {"b.png": b"x" * 600, "a.png": b"y" * 600}).read_bytes()
+    path = tmp_path / "b.tar"
+    header = whole[:1536] + b"?" * 100 + whole[1636:]
+    joined = whole[:3072] + bytes(512) + whole[1536:]
+    for content, last in ((whole[:1536], "a"), (whole[:1536] + bytes(100), "a"), (header, "a"), (joined, "b")):
+        path.write_bytes(content)
+        assert message(lambda: tree(path)) == (
+            f"{path}: after {last}.png the archive is cut short or damaged: it does not end in zeros."
+        )
+    path.write_bytes(whole[:3072] + bytes(512))
+    assert [file.name for file in entries(path)] == ["a.png", "b.png"]
+
+
+def test_a_tar_that_holds_a_name_twice_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("a", "a.png", "a", "a.png"):
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.REGTYPE if "." in name else tarfile.DIRTYPE
+            archive.addfile(info)
+    assert message(lambda: tree(tmp_path / "a.tar")) == (
+        f"{tmp_path / 'a.tar'}: a.png: the archive holds it twice; each file needs its own name."
+    )
+
+
+def test_a_damaged_shard_may_be_named_instead(tmp_path: Path) -> None:
+    good = write_tar(tmp_path / "a.tar", {"1.png": b"1"}).read_bytes()
+    (tmp_path / "b.tar").write_bytes(good[:1024])
+    text = f"{tmp_path / 'b.tar'}: after 1.png the archive is cut short or damaged: it does not end in zeros."
+    gone = f"{tmp_path / 'c.tar'}: it cannot be opened: No such file or directory."
+    for source, damaged in ((tmp_path, (text,)), (f"{tmp_path}/{{a,b,c}}.tar", (text, gone))):
+        assert message(lambda: tree(source)) == text  # noqa: B023
+        found = tree(source, strict=False)
+        assert ([file.name for file in found.files], found.damaged) == (["a/1.png"], damaged)
+    assert message(lambda: tree([tmp_path / "b.tar"], strict=False)) == text
+
+
+def test_shards_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        write_tar(tmp_path / part / "0.tar", {"1.png": part.encode()})
+    found = entries(f"{tmp_path}/{{train,test}}/0.tar")
+    assert [(file.name, file.read()) for file in found] == [("test/0/1.png", b"test"), ("train/0/1.png", b"train")]
+
+
+def test_a_large_packed_member_is_unpacked_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "EAGER", 1000)
+    monkeypatch.setattr(storage, "CHUNK", 700)
+    content = bytes(range(256)) * 40
+    (member,) = entries(write_zip(tmp_path / "a.zip", {"a.png": content}))
+    with member.open() as file:
+        assert file.read() == content
+        for place in (5000, 9000, 100, len(content) - 3):
+            assert (file.seek(place), file.read(9), file.tell()) == (
+                *(place, content[place : place + 9]),
+                min(place + 9, len(content)),
+            )
+        assert (file.seek(-5, io.SEEK_END), file.read()) == (len(content) - 5, content[-5:])
+        text = f"{member}: it is read to and fro too often for a packed file; unpack the archive."
+        assert message(lambda: [(file.seek(0), file.read(), file.seek(0)) for _ in range(20)]) == text
+    assert message(lambda: member.read(9)) == f"{member}: it declares 10,240 bytes; at most 9 are read of one file."
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "text"),
+    [
+        (16, bytes(4), ": its checksum is wrong."),
+        (24, struct.pack("<I", 20_000), " or cut short."),
+        (24, struct.pack("<I", 5000), " or cut short."),
+        (42, struct.pack("<I", 1), " or cut short."),
+    ],
+)
+def test_a_large_packed_member_is_checked_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, value: bytes, text: str
+) -> None:
+    monkeypatch.setattr(storage, "EAGER", 1000)
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(10_000)})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\1\2") + place
+    data[start : start + len(value)] = value
+    path.write_bytes(data)
+    (member,) = entries(path)
+    for work in (member.open, member.read):
+        assert message(work) == f"{member}: the archive is damaged{text}"
+
+
+def test_a_bomb_that_is_called_a_picture_takes_no_memory(tmp_path: Path) -> None:
+    """It is what it declares, 200 MB of zeros in 200 kB: its first bytes are enough to refuse it."""
+    (member,) = entries(write_zip(tmp_path / "a.zip", {"a.png": bytes(200_000_000)}))
+    tracemalloc.start()
+    try:
+        assert "no reader of" in message(lambda: images.read(member))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_tar_that_leads_back_is_refused(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from .errors import DataError
 
@@ -25,6 +25,9 @@ LIMIT = 2**30
 """Bytes that are read of one file at most, unless the caller says otherwise."""
 
 ARCHIVES = (".zip", ".tar")
+EAGER = 2**24  # bytes of a packed member that is unpacked at once when it is opened
+CHUNK = 2**20
+JUMPS = 16  # how often a larger one may begin again
 INFLATION = 1032  # how many times its size DEFLATE can become, at the very most
 BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -126,6 +129,7 @@ class Member(Entry):
         packed: Its bytes in a zip; None if it lies in a tar, as it is.
         checksum: CRC-32, in a zip.
         method: How a zip packed it.
+        refused: Why it cannot be read; nobody needs to know who does not read it.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Member(Entry):
     packed: int | None = None
     checksum: int = 0
     method: int = zipfile.ZIP_STORED
+    refused: str = ""
 
     @property
     def where(self) -> str:
@@ -148,34 +153,123 @@ class Member(Entry):
         return self.declared
 
     def open(self) -> BinaryIO:
-        """Its bytes as a file in memory."""
-        return io.BytesIO(self.read())
+        """Its bytes as a file in memory; of a large one that is packed, as a file that is unpacked as it is read."""
+        if self.size <= EAGER or self.method == zipfile.ZIP_STORED:
+            return io.BytesIO(self.read())
+        self._check(LIMIT)
+        with naming(self):
+            return io.BufferedReader(_Unpacking(self), CHUNK)
 
     def read(self, limit: int = LIMIT) -> bytes:
         """All its bytes, from where they lie; never more than the archive declares."""
-        if self.size > limit:
-            raise DataError(f"{self}: it declares {self.size:,} bytes; at most {limit:,} are read of one file.")
+        self._check(limit)
         with naming(self), self.archive.open("rb") as file:
             file.seek(self.start)
             content = file.read(self.size) if self.packed is None else self._unpacked(file, self.packed)
         if len(content) != self.size:
-            raise DataError(f"{self}: the archive is damaged or cut short.")
+            raise self.damaged("or cut short")
         return content
 
-    def _unpacked(self, file: BinaryIO, packed: int) -> bytes:
+    def _check(self, limit: int) -> None:
+        if self.refused:
+            raise DataError(f"{self}: {self.refused}")
+        if self.size > limit:
+            raise DataError(f"{self}: it declares {self.size:,} bytes; at most {limit:,} are read of one file.")
+
+    def damaged(self, how: str) -> DataError:
+        """The error that says so."""
+        return DataError(f"{self}: the archive is damaged{'' if how[0] == ':' else ' '}{how}.")
+
+    def enter(self, file: BinaryIO) -> None:
+        """Go to the first packed byte of a zip's member."""
+        file.seek(self.start)
         head = file.read(30)
         if head[:4] != b"PK\3\4" or len(head) < 30:
-            raise DataError(f"{self}: the archive is damaged or cut short.")
+            raise self.damaged("or cut short")
         file.seek(sum(struct.unpack("<HH", head[26:30])), io.SEEK_CUR)
+
+    def _unpacked(self, file: BinaryIO, packed: int) -> bytes:
+        self.enter(file)
         content = file.read(packed)
         if self.method == zipfile.ZIP_DEFLATED:
             try:
                 content = zlib.decompressobj(-15).decompress(content, self.size + 1)
             except zlib.error as error:
-                raise DataError(f"{self}: the archive is damaged: {error}.") from None
+                raise self.damaged(f": {error}") from None
         if len(content) == self.size and zlib.crc32(content) != self.checksum:
-            raise DataError(f"{self}: the archive is damaged: its checksum is wrong.")
+            raise self.damaged(": its checksum is wrong")
         return content
+
+
+class _Unpacking(io.RawIOBase):
+    """A member that a zip packed by DEFLATE, unpacked as it is read: no more of it is in memory than was asked for.
+
+    It is unpacked once beforehand to compare its size and checksum. To go back, it begins again.
+    """
+
+    def __init__(self, member: Member) -> None:
+        self.member, self.jumps = member, 0
+        self.file = member.archive.open("rb")
+        try:
+            member.enter(self.file)
+            self.start = self.file.tell()
+            self._begin()
+            self._verify()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _begin(self) -> None:
+        if self.jumps > JUMPS:
+            raise DataError(f"{self.member}: it is read to and fro too often for a packed file; unpack the archive.")
+        self.file.seek(self.start)
+        self.jumps, self.place, self.left = self.jumps + 1, 0, self.member.packed or 0
+        self.inflating = zlib.decompressobj(-15)
+
+    def _verify(self) -> None:
+        checksum = 0
+        while self.place <= self.member.size and (chunk := self.read(CHUNK)):
+            checksum = zlib.crc32(chunk, checksum)
+        if self.place != self.member.size:
+            raise self.member.damaged("or cut short")
+        if checksum != self.member.checksum:
+            raise self.member.damaged(": its checksum is wrong")
+        self._begin()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        found, more = b"", True
+        while not found and more:
+            packed = self.inflating.unconsumed_tail or self.file.read(min(CHUNK, self.left))
+            self.left -= 0 if self.inflating.unconsumed_tail else len(packed)
+            more = bool(packed)
+            try:
+                found = self.inflating.decompress(packed, len(buffer))
+            except zlib.error as error:
+                raise self.member.damaged(f": {error}") from None
+        buffer[: len(found)] = found
+        self.place += len(found)
+        return len(found)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        goal = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.member.size}[whence]
+        if goal < self.place:
+            self._begin()
+        while self.place < goal and self.read(min(CHUNK, goal - self.place)):
+            pass
+        return self.place
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Entry
@@ -224,6 +318,7 @@ class Tree:
         folders: The names of all folders below it.
         prefix: What the names of its files begin with.
         archive: Whether it is the top of an archive.
+        damaged: Messages about archives that belong here and cannot be read.
     """
 
     where: str
@@ -231,6 +326,7 @@ class Tree:
     folders: tuple[str, ...] = field(repr=False)
     prefix: str = ""
     archive: bool = False
+    damaged: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -302,15 +398,16 @@ def _choices(text: str) -> list[str]:
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
 
-def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tree:
+def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, strict: bool = True) -> Tree:
     """The files of a folder, of an archive, of a folder inside one, or of several archives.
 
-    What starts with a dot is left out, and so are links and devices in archives. The archives (``.tar``) of a folder
-    that holds some, and those of a list or of a pattern with braces, are read as folders called as they are; the
-    file ``classes.txt`` beside them counts as one of theirs.
+    What starts with a dot is left out, and so are symbolic links and devices in archives. The archives (``.tar``) of a
+    folder that holds some, and those of a list or of a pattern with braces, are read as folders called as they are;
+    the file ``classes.txt`` beside them counts as one of theirs.
 
     Args:
         source: A path; a text with braces, ``train-{000..009}.tar``; or several paths.
+        strict: Refuse a damaged archive among several; else :attr:`Tree.damaged` names it.
 
     Raises:
         DataError: There is no such place, it cannot be listed, or an archive is damaged.
@@ -324,13 +421,13 @@ def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> T
     ['a/c.png', 'b.png']
     """
     if isinstance(source, str) and "{" in source and not Path(source).exists():
-        return _joined(source, [Path(path) for path in expanded(source)])
+        return _joined(source, [Path(path) for path in expanded(source)], strict)
     if not isinstance(source, str | os.PathLike):
-        return _joined(", ".join(map(str, source)), [Path(path) for path in source])
+        return _joined(", ".join(map(str, source)), [Path(path) for path in source], strict)
     path = Path(source).expanduser()
     with naming(source):
         if path.is_dir():
-            return _with_shards(_folder(path))
+            return _with_shards(_folder(path), strict)
         archive = next((one for one in (path, *path.parents) if one.is_file()), None)
     if archive is None:
         raise DataError(f"{path}: there is no such folder.")
@@ -388,21 +485,35 @@ def _sorted(files: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(files, key=lambda file: file.name))
 
 
-def _with_shards(folder: Tree) -> Tree:
+def _with_shards(folder: Tree, strict: bool) -> Tree:
     """The same folder with its ``.tar`` files replaced by what is in them."""
-    shards = [file for file in folder.ending(".tar") if isinstance(file, File)]
-    if not shards:
-        return folder
-    inside = [_renamed(member, shard.name[:-4]) for shard in shards for member in _tar(shard.path)]
-    gone = set(shards)
-    return Tree(folder.where, _sorted([*(f for f in folder.files if f not in gone), *inside]), folder.folders)
+    shards = {file: file.path for file in folder.ending(".tar") if isinstance(file, File)}
+    inside, damaged = _members({file.name[:-4]: path for file, path in shards.items()}, strict)
+    return replace(folder, files=_sorted([*(f for f in folder.files if f not in shards), *inside]), damaged=damaged)
 
 
-def _joined(where: str, paths: Sequence[Path]) -> Tree:
+def _joined(where: str, paths: Sequence[Path], strict: bool) -> Tree:
+    whole = [path.expanduser().absolute() for path in paths]
+    above = os.path.commonpath([path.parent for path in whole])
+    named = {
+        path.relative_to(above).with_suffix("").as_posix(): given for path, given in zip(whole, paths, strict=True)
+    }
+    found, damaged = _members({name: path.expanduser() for name, path in named.items()}, strict)
+    return _with_classes(Tree(where, _sorted(found), (), damaged=damaged), paths[0].expanduser().parent)
+
+
+def _members(archives: Mapping[str, Path], strict: bool) -> tuple[list[Entry], tuple[str, ...]]:
+    """What is in several archives, each in a folder of a name, and messages about those that cannot be read."""
     found: list[Entry] = []
-    for path in paths:
-        found += [_renamed(member, path.stem) for member in _archive(path.expanduser()).files]
-    return _with_classes(Tree(where, _sorted(found), ()), paths[0].expanduser().parent)
+    damaged: list[str] = []
+    for folder, path in archives.items():
+        try:
+            found += [_renamed(member, folder) for member in _archive(path).files]
+        except DataError as error:
+            if strict or len(archives) == 1:
+                raise
+            damaged.append(str(error))
+    return found, tuple(damaged)
 
 
 def _with_classes(shards: Tree, folder: Path) -> Tree:
@@ -462,17 +573,6 @@ def _zip(path: Path) -> list[Member]:
 
 
 def _zip_member(path: Path, info: zipfile.ZipInfo) -> Member:
-    place = f"{path}: {info.filename}"
-    if info.flag_bits & 1:
-        raise DataError(f"{place}: it is encrypted; unpack the archive first.")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(
-            f"{place}: it is packed by method {info.compress_type}; only DEFLATE is read from zip archives."
-        )
-    if info.file_size > info.compress_size * INFLATION + INFLATION:
-        raise DataError(
-            f"{place}: it declares {info.file_size:,} bytes, which {info.compress_size:,} packed bytes cannot become."
-        )
     return Member(
         name=_clean(info.filename),
         archive=path,
@@ -482,23 +582,57 @@ def _zip_member(path: Path, info: zipfile.ZipInfo) -> Member:
         packed=info.compress_size,
         checksum=info.CRC,
         method=info.compress_type,
+        refused=_refusal(info),
     )
+
+
+def _refusal(info: zipfile.ZipInfo) -> str:
+    """Why a member of a zip cannot be read, if so."""
+    if info.flag_bits & 1:
+        return "it is encrypted; unpack the archive first."
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"it is packed by method {info.compress_type}; only DEFLATE is read from zip archives."
+    if info.file_size > info.compress_size * INFLATION + INFLATION:
+        return f"it declares {info.file_size:,} bytes, which {info.compress_size:,} packed bytes cannot become."
+    return ""
 
 
 def _tar(path: Path) -> list[Member]:
     """The files in a tar, found by going from header to header; what they hold is not read."""
     found: dict[str, Member] = {}
     try:
-        with naming(path), tarfile.open(path, "r:") as archive:
+        with naming(path), path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             last, end = -1, path.stat().st_size
             for info in archive:
                 if not last < info.offset < end or info.size < 0 or info.offset_data + info.size > end:
                     raise DataError(f"{path}: {info.name}: the archive is damaged or cut short.")
                 last = info.offset
-                if info.isreg() and info.sparse is None and _kept(info.name):
-                    found[info.name] = Member(_clean(info.name), path, info.name, info.size, info.offset_data)
+                if info.name in found and not info.isdir():
+                    raise DataError(f"{path}: {info.name}: the archive holds it twice; each file needs its own name.")
+                if member := _tar_member(path, info, found):
+                    found[info.name] = member
+            file.seek(archive.offset)
+            rest = file.read(CHUNK)
     except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: it is no tar archive, or a damaged one: {str(error).rstrip('.')}.") from None
-    return list(found.values())
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+        after = found[next(reversed(found))].member if found else "its beginning"
+        raise DataError(f"{path}: after {after} the archive is cut short or damaged: it does not end in zeros.")
+    return [member for name, member in found.items() if _kept(name)]
+
+
+def _tar_member(path: Path, info: tarfile.TarInfo, before: Mapping[str, Member]) -> Member | None:
+    """A file of a tar; a hard link is the file that it is a second name of."""
+    if info.islnk():
+        first = before.get(info.linkname)
+        lost = f"it is a link to {info.linkname}, which does not stand before it in the archive."
+        return (
+            replace(first, name=_clean(info.name), member=info.name)
+            if first
+            else Member(_clean(info.name), path, info.name, 0, 0, refused=lost)
+        )
+    if info.isreg() and info.sparse is None:
+        return Member(_clean(info.name), path, info.name, info.size, info.offset_data)
+    return None
