@@ -117,6 +117,26 @@ def test_targets_may_be_masks(tmp_path: Path) -> None:
     assert torch.equal(data.train.targets, torch.from_numpy(masks.astype(np.uint8)))
 
 
+def test_masks_of_0_and_255_are_two_classes(tmp_path: Path) -> None:
+    masks = (BYTES > 128).astype(np.uint8)
+    data = load(write(tmp_path, "npz", x_train=BYTES, y_train=masks * 255, x_test=BYTES, y_test=masks * 255))
+    assert data.classes == ("0", "1")
+    assert torch.equal(data.train.targets, torch.from_numpy(masks))
+    path = write(tmp_path, "npz", x_train=BYTES, y_train=masks, x_test=BYTES, y_test=masks * 255)
+    assert message(lambda: load(path)) == (
+        f"{path}: 255 lies beside nothing but 0 in 12 of 12 masks with it, as a class does, and would be ignored "
+        "because train[0] holds 1. Write the numbers of classes into all masks; or, if 255 is to be ignored, name the "
+        "classes in a file classes.txt."
+    )
+
+
+def test_classes_may_be_texts(tmp_path: Path) -> None:
+    names = np.array(["dog", "cat", "café"] * 4)
+    data = load(write(tmp_path, "npz", x_train=BYTES, y_train=names, x_test=BYTES[:3], y_test=names[:3, None]))
+    assert data.classes == ("café", "cat", "dog")
+    assert (data.train.targets.tolist(), data.test.targets.tolist()) == ([2, 1, 0] * 4, [2, 1, 0])
+
+
 def test_classes_may_be_named(tmp_path: Path) -> None:
     folder = write(tmp_path, "folder", x=BYTES, y=LABELS)
     (folder / "classes.txt").write_text("cat\ndog\n")
@@ -160,6 +180,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
         ": y.npy: it is 12x3 int64; expected whole numbers, 12 classes or masks of 12x5x4.",
     ),
     ({"x": BYTES, "y": BYTES.astype(int) - 9}, ": y.npy: the masks hold -9 to 246; expected 0 to 255."),
+    (
+        {"images": BYTES, "data": BYTES, "labels": LABELS},
+        ": data.npy and images.npy could each be the inputs; keep one.",
+    ),
+    (
+        {"images": BYTES, "labels": LABELS, "masks": BYTES},
+        ": labels.npy and masks.npy could each be the targets; keep one.",
+    ),
+    (
+        {"x": BYTES, "y": LABELS, "x_train": BYTES, "y_train": LABELS},
+        ": x_train.npy says its part by its name, and x.npy does not; keep arrays of one sort.",
+    ),
+    ({"x": BYTES, "y": np.array([b"a"] * 12)}, ": y.npy: it holds bytes8 values; expected numbers."),
     (
         {"x_train": BYTES, "y_train": LABELS, "x_test": BYTES, "y_validation": LABELS},
         ": inputs and targets must come in pairs, and the part test, validation has only one.",

@@ -168,7 +168,6 @@ def paint_masks(root: Path, values: tuple[int, ...], mode: str = "L") -> Path:
     ("values", "mode", "classes", "expected"),
     [
         ((1, 2, 1, 2), "L", ("0", "1", "2"), {0, 1, 2}),
-        ((1, 255, 1, 1), "L", ("0", "1"), {0, 1, 255}),
         ((255, 255, 255, 255), "L", ("0", "1"), {0, 1}),
         ((1, 1, 1, 1), "1", ("0", "1"), {0, 1}),
     ],
@@ -187,6 +186,41 @@ def test_values_of_masks_are_classes(
         wanted = [(1 if expected == {0, 1} else value) for value in above]
         assert masks[:, 0, 0].tolist() == wanted
     assert found == expected
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_255_is_ignored_beside_classes(tmp_path: Path, stream: bool) -> None:
+    paint_masks(tmp_path, (1, 1, 1, 1))
+    border = Image.new("L", (6, 4), 1)
+    border.paste(255, (0, 0, 6, 1))
+    border.save(tmp_path / "masks" / "01.png")
+    data = load(tmp_path, stream=stream)
+    assert data.classes == ("0", "1")
+    found = torch.cat([split.take(range(len(split)))[1] for split in (data.train, data.test)])
+    assert found.unique(return_counts=True)[1].tolist() == [3 * 12, 3 * 12 + 18, 6]
+
+
+@pytest.mark.parametrize(("first", "others"), [(1, 255), (255, 1)])
+def test_message_for_masks_in_which_255_seems_a_class(tmp_path: Path, first: int, others: int) -> None:
+    """Foreground is 255 in some masks and 1 in others, be it a pixel or a part; classes.txt settles it."""
+    paint_masks(tmp_path, (first, *[others] * 5))
+    number, count = ("00", 5) if first == 1 else ("01", 1)
+    assert message(lambda: load(tmp_path)) == (
+        f"{tmp_path}: 255 lies beside nothing but 0 in {count} of {count} mask{'s' * (count > 1)} with it, as a class "
+        f"does, and would be ignored because {tmp_path / 'masks' / number}.png holds 1. Write the numbers of classes "
+        "into all masks; or, if 255 is to be ignored, name the classes in a file classes.txt."
+    )
+    (tmp_path / "classes.txt").write_text("ground\ncat\n")
+    assert load(tmp_path).classes == ("ground", "cat")
+
+
+def test_message_for_masks_of_greys(tmp_path: Path) -> None:
+    paint_masks(tmp_path, (255, 127, 128, 255))
+    (tmp_path / "images" / "02.png").unlink()
+    (tmp_path / "masks" / "02.png").unlink()
+    assert message(lambda: load(tmp_path)) == (
+        f"{tmp_path}: the masks hold evenly spaced greys, 0, 127, 255; expected the numbers of classes, 0, 1, 2, ..."
+    )
 
 
 def test_palettes_keep_their_indices_and_classes_may_be_named(tmp_path: Path) -> None:

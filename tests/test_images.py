@@ -447,6 +447,26 @@ def test_masks_keep_their_numbers(tmp_path: Path) -> None:
     assert images.read_mask(saved(tmp_path / "x", Image.new("1", (2, 1), 1))).tolist() == [[255, 255]]
 
 
+def test_masks_of_few_bits_keep_their_numbers(tmp_path: Path) -> None:
+    """Pictures are spread over 0 to 255: 85 and 17 times as large."""
+    path = tmp_path / "x"
+    path.write_bytes(png(4, 1, 2, 0, rows=b"\0" + bytes([0b00_01_10_11])))
+    assert (images.read_mask(path).tolist(), images.read(path).tolist()) == ([[0, 1, 2, 3]], [[[0, 85, 170, 255]]])
+    path.write_bytes(png(4, 1, 4, 0, rows=b"\0" + bytes([0x01, 0x2F])))
+    assert (images.read_mask(path).tolist(), images.read(path).tolist()) == ([[0, 1, 2, 15]], [[[0, 17, 34, 255]]])
+    path.write_bytes(b"P5 201 1 200\n" + bytes(range(201)))
+    assert images.read_mask(path).tolist() == [list(range(201))]
+    path.write_bytes(b"P2 4 1 3\n0 1 2 3\n")
+    assert images.read_mask(path).tolist() == [[0, 1, 2, 3]]
+
+
+def test_message_for_a_mask_in_jpeg(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x", Image.new("L", (8, 8)), "JPEG")
+    assert message(lambda: images.read_mask(path)) == (
+        f"{path}: JPEG does not keep numbers as they are, so it cannot hold a mask. Draw it again and save it as PNG."
+    )
+
+
 def test_masks_are_turned_and_fitted_as_their_pictures(tmp_path: Path) -> None:
     numbers = torch.arange(24, dtype=torch.uint8).view(4, 6)
     path = saved(tmp_path / "x", Image.fromarray(numbers.numpy()), exif=exif(6))

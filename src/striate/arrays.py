@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from . import volumes
-from .decoding import ONE_SIZE, free_memory
+from .decoding import ONE_SIZE, free_memory, mask_classes, mask_doubt
 from .errors import DataError
-from .listings import IDX_FILES, PARTS, TEST, TRAIN, listed_classes
+from .listings import IDX_FILES, PARTS, TEST, TRAIN, listed_classes, numbered
 from .readers import by
 from .splits import Progress
 from .storage import LIMIT, Entry, Source, Tree, entry
@@ -204,21 +204,47 @@ def numpy_files(root: Tree, channels: int | None) -> Arrays | None:
     Raises:
         DataError: An array is damaged, has no partner, or its axes could mean two things.
     """
-    found = {_named(name): file for name, file in root.loose.items() if name.endswith(".npy") and _named(name)}
-    inputs = {part: file for (role, part), file in found.items() if role in INPUTS}  # type: ignore[misc]
-    targets = {part: file for (role, part), file in found.items() if role in TARGETS}  # type: ignore[misc]
+    inputs, targets = _in_roles(root, INPUTS), _in_roles(root, TARGETS)
     if not inputs or not targets:
         return None
+    _check_roles(root, inputs, targets)
+    ordered = sorted(inputs, key=lambda part: PARTS.index(part or TRAIN))
+    pairs = {part: _pair(inputs[part][0], targets[part][0], channels) for part in ordered}
+    first_x, first_y = next(iter(pairs.values()))
+    kind = KINDS.get(first_x.dim() - 2, "series")
+    task, settled = ("masks", _masks) if first_y.dtype == np.uint8 else ("classes", _classes)
+    classes, numbers = settled(root, {part: y for part, (_, y) in pairs.items()})
+    tensors = {part: (x, numbers[part]) for part, (x, _) in pairs.items()}
+    return Arrays(root.name, root.where, kind, classes, tensors, task, layout="arrays")
+
+
+def _in_roles(root: Tree, roles: Sequence[str]) -> dict[Part, list[Entry]]:
+    """The arrays that are called as one of these, by their parts."""
+    found: dict[Part, list[Entry]] = {}
+    for name, file in root.loose.items():
+        if name.endswith(".npy") and (named := _named(name)) and named[0] in roles:
+            found.setdefault(named[1], []).append(file)
+    return found
+
+
+def _check_roles(root: Tree, inputs: Mapping[Part, list[Entry]], targets: Mapping[Part, list[Entry]]) -> None:
+    """Each part has one array of inputs and one of targets, and either all say their part or none does."""
     if inputs.keys() != targets.keys():
         parts = ", ".join(str(part) for part in sorted(inputs.keys() ^ targets.keys(), key=str))
         raise DataError(f"{root.where}: inputs and targets must come in pairs, and the part {parts} has only one.")
-    pairs = {
-        part: _pair(inputs[part], targets[part], channels)
-        for part in sorted(inputs, key=lambda part: PARTS.index(part or TRAIN))
-    }
-    task = "masks" if next(iter(pairs.values()))[1].dtype == torch.uint8 else "classes"
-    kind = KINDS.get(next(iter(pairs.values()))[0].dim() - 2, "series")
-    return Arrays(root.name, root.where, kind, array_classes(root, pairs, task), pairs, task, layout="arrays")
+    if None in inputs and len(inputs) > 1:
+        named = next(files[0] for part, files in inputs.items() if part)
+        raise DataError(
+            f"{root.where}: {_name(named)} says its part by its name, and {_name(inputs[None][0])} does not; "
+            "keep arrays of one sort."
+        )
+    for what, found in (("inputs", inputs), ("targets", targets)):
+        if double := next((files for files in found.values() if len(files) > 1), None):
+            raise DataError(f"{root.where}: {' and '.join(map(_name, double))} could each be the {what}; keep one.")
+
+
+def _name(file: Entry) -> str:
+    return file.name.rpartition("/")[2]
 
 
 def _named(file: str) -> tuple[str, Part] | None:
@@ -232,24 +258,27 @@ def _named(file: str) -> tuple[str, Part] | None:
     return roles[0], named[0] if named else None
 
 
-def _pair(inputs: Entry, targets: Entry, channels: int | None) -> tuple[Tensor, Tensor]:
+def _pair(inputs: Entry, targets: Entry, channels: int | None) -> tuple[Tensor, Any]:
+    """Inputs, and their targets: masks are uint8, and classes int64 or text."""
     limit = max(LIMIT, (free_memory() or 0) // 2)
     x = in_channels(inputs, volumes.npy(inputs, limit), channels)
-    y = volumes.npy(targets, limit)
+    y = volumes.npy(targets, limit, texts=True)
     if len(x) != len(y):
         raise DataError(f"{inputs} holds {len(x):,} inputs, but {targets} holds {len(y):,} targets.")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
+    if y.dtype.kind == "U" and y.ndim == 1:
+        return x, y
     if y.dtype.kind not in "iub" or y.shape not in ((len(x),), (len(x), *x.shape[2:])):
         raise DataError(
             f"{targets}: it is {by(y.shape)} {y.dtype.name}; expected whole numbers, {len(x)} classes"
             f" or masks of {by((len(x), *x.shape[2:]))}."
         )
     if y.ndim == 1:
-        return x, torch.from_numpy(y.astype(np.int64))
+        return x, y.astype(np.int64)
     if y.min() < 0 or y.max() > 255:
         raise DataError(f"{targets}: the masks hold {y.min()} to {y.max()}; expected 0 to 255.")
-    return x, torch.from_numpy(y.astype(np.uint8))
+    return x, y.astype(np.uint8)
 
 
 def in_channels(place: Entry, array: Any, channels: int | None = None) -> Tensor:
@@ -291,20 +320,31 @@ def _channels_second(place: Entry, array: Any, channels: int | None) -> Any:
     )
 
 
-def array_classes(root: Tree, pairs: Mapping[Part, tuple[Tensor, Tensor]], task: str) -> tuple[str, ...]:
-    """Names from ``classes.txt``, or numbers up to the highest target; and all targets are within them.
-
-    Raises:
-        DataError: A target is out of range.
-    """
+def _classes(root: Tree, targets: Mapping[Part, Any]) -> tuple[tuple[str, ...], dict[Part, Tensor]]:
+    """Names from ``classes.txt``, or texts, or numbers up to the highest target; and all targets are within them."""
     listed = listed_classes(root)
-    highest = max(
-        int(y[y != 255].max()) if task == "masks" and bool((y != 255).any()) else int(y.max())
-        for _, y in pairs.values()
-    )
+    if any(y.dtype.kind == "U" for y in targets.values()):
+        numbers, names = numbered(root.where, [str(label) for y in targets.values() for label in y], listed)
+        rows = torch.tensor(numbers).split([len(y) for y in targets.values()])
+        return names, dict(zip(targets, rows, strict=True))
+    highest = max(int(y.max()) for y in targets.values())
     names = listed or tuple(map(str, range(max(highest, 0) + 1)))
-    for part, (_, y) in pairs.items():
-        wrong = out_of_range(y, len(names), "input") if task == "classes" else None
-        if wrong:
+    found = {part: torch.from_numpy(y) for part, y in targets.items()}
+    for part, y in found.items():
+        if wrong := out_of_range(y, len(names), "input"):
             raise DataError(f"{root.where}{f', {part}' if part else ''}: {wrong}.")
-    return names
+    return names, found
+
+
+def _masks(root: Tree, targets: Mapping[Part, Any]) -> tuple[tuple[str, ...], dict[Part, Tensor]]:
+    """As in files: 255 is ignored, unless it is the only value but 0."""
+    listed = listed_classes(root) or ()
+    values = {
+        f"{part or 'mask'}[{row}]": np.bincount(mask.ravel(), minlength=256)
+        for part, y in targets.items()
+        for row, mask in enumerate(y)
+    }
+    if doubt := mask_doubt(listed, values):
+        raise DataError(f"{root.where}: {doubt}")
+    classes, doubled = mask_classes(listed, sum(values.values()))
+    return classes, {part: torch.from_numpy(np.minimum(y, 1) if doubled else y) for part, y in targets.items()}

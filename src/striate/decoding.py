@@ -121,13 +121,15 @@ def _masks(
     if listing.task != "masks":
         return probes, None, listing.classes
     found = each(lambda e: mask_values(e, probes[e]), listing.examples, report=report, what="checking masks")
-    values = np.zeros(256, np.int64)
+    values: dict[str, Any] = {}
     for example, outcome in zip(listing.examples, found, strict=True):
         if isinstance(outcome, DataError):
             probes[example] = outcome
         else:
-            values += outcome
-    classes, doubled = mask_classes(listing, values)
+            values[str(example.target)] = outcome
+    if doubt := mask_doubt(listing.classes, values):
+        raise DataError(f"{listing.where}: {doubt}")
+    classes, doubled = mask_classes(listing.classes, sum(values.values(), np.zeros(256, np.int64)))
     return probes, MaskReader((1, 1), len(classes), doubled), classes
 
 
@@ -145,12 +147,44 @@ def mask_values(example: Example, found: Probe | DataError) -> Any:
     return np.bincount(mask.numpy().ravel(), minlength=256)
 
 
-def mask_classes(listing: Listing, values: Any) -> tuple[tuple[str, ...], bool]:
-    """The class names of masks, and whether 255 means class 1: where the only values are 0 and 255."""
+def mask_classes(listed: tuple[str, ...], values: Any) -> tuple[tuple[str, ...], bool]:
+    """The class names of masks, and whether 255 means class 1: where the only values are 0 and 255.
+
+    Args:
+        listed: Those that ``classes.txt`` has.
+        values: How often each of the 256 values occurs.
+    """
     present = np.flatnonzero(values).tolist()
     doubled = set(present) <= {0, IGNORED} and IGNORED in present
     highest = 1 if doubled else max((value for value in present if value != IGNORED), default=0)
-    return listing.classes or tuple(map(str, range(highest + 1))), doubled
+    return listed or tuple(map(str, range(highest + 1))), doubled
+
+
+def mask_doubt(listed: tuple[str, ...], masks: Mapping[str, Any]) -> str | None:
+    """Why 255 is hardly what is ignored in these masks, but a class; None if nothing speaks against it.
+
+    Args:
+        listed: Names of the classes, which settle that other numbers are none.
+        masks: How often each of the 256 values occurs in each, by its name.
+    """
+    present = {name: np.flatnonzero(values).tolist() for name, values in masks.items()}
+    values = sorted(set().union(*present.values()))
+    if listed or IGNORED not in values or set(values) <= {0, IGNORED}:
+        return None
+    spaced = [round(IGNORED * step / (len(values) - 1)) for step in range(len(values))]
+    if len(values) > 2 and all(abs(value - level) <= 1 for value, level in zip(values, spaced, strict=True)):
+        levels = ", ".join(map(str, values[:4])) + (", ..." if len(values) > 4 else "")
+        return f"the masks hold evenly spaced greys, {levels}; expected the numbers of classes, 0, 1, 2, ..."
+    holding = [found for found in present.values() if IGNORED in found]
+    alone = sum(found == [0, IGNORED] for found in holding)
+    if 2 * alone <= len(holding):
+        return None
+    name, other = next((name, n) for name, found in present.items() for n in found if n not in (0, IGNORED))
+    return (
+        f"255 lies beside nothing but 0 in {alone:,} of {counted(len(holding), 'mask')} with it, as a class does, "
+        f"and would be ignored because {name} holds {other}. Write the numbers of classes into all masks; or, if 255 "
+        "is to be ignored, name the classes in a file classes.txt."
+    )
 
 
 def _file(target: int | Entry) -> Entry:

@@ -92,14 +92,15 @@ def read(source: Source, *, channels: int | None = None, size: tuple[int, int] |
 def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
     """One mask file as a uint8 tensor ``(H, W)`` of class numbers, turned upright as :func:`read` turns pictures.
 
-    A palette keeps its indices, black and white is 0 and 255, and three channels that are all equal count as one.
+    A palette keeps its indices, black and white is 0 and 255, three channels that are all equal count as one, and grey
+    of fewer than 8 bits is what the file holds, not spread over 0 to 255 as in pictures.
 
     Args:
         source: As in :func:`read`.
         size: ``(H, W)`` to scale and crop to, as :func:`fit` does, but each pixel is the nearest one of the file.
 
     Raises:
-        DataError: As :func:`read`, or the file has colours, or transparency.
+        DataError: As :func:`read`, or the file has colours, or transparency, or is compressed as JPEG.
         OptionError: ``size`` is not as above.
 
     >>> import tempfile
@@ -110,10 +111,28 @@ def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
     """
     check_options(None, size)
     with _opened(entry(source)) as picture:
+        if picture.format == "JPEG" or picture.info.get("compression") == "jpeg":
+            raise DataError(
+                "JPEG does not keep numbers as they are, so it cannot hold a mask. Draw it again and save it as PNG."
+            )
+        highest = _highest(picture)
         mask = _one_channel(_upright(picture))
         if size is not None:
             mask = ImageOps.fit(mask, (size[1], size[0]), Image.Resampling.NEAREST)
-        return torch.from_numpy(np.array(mask))
+        numbers = np.array(mask)
+        if highest != 255 and mask.mode != "P":
+            numbers = np.rint(numbers * (highest / 255)).astype(np.uint8)
+        return torch.from_numpy(numbers)
+
+
+def _highest(picture: Image.Image) -> int:
+    """The highest number that the file's own grey can be, which Pillow makes 255."""
+    tiles = getattr(picture, "tile", None)
+    codec, _, _, given = tiles[0] if tiles else ("", None, 0, "")
+    args = given if isinstance(given, tuple) else (given,)
+    if codec in ("ppm", "ppm_plain") and len(args) > 1:
+        return int(args[1])
+    return {"L;2": 3, "L;4": 15}.get(str(args[0])[:3], 255)
 
 
 def _one_channel(picture: Image.Image) -> Image.Image:

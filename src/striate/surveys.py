@@ -276,7 +276,7 @@ def _summed(found: Listing | Arrays, seen: Sequence[Seen], bad: Sequence[str], r
     values = sum((one.values for one in seen if one.values is not None), np.zeros(256, np.int64))
     classes = found.classes
     if found.task == "masks" and isinstance(found, Listing):
-        classes, doubled = mask_classes(found, values)
+        classes, doubled = mask_classes(found.classes, values)
         values = np.array([values[0], values[IGNORED], *[0] * 254]) if doubled else values
     counts = {part: _counts(classes, found.task, [one for one in seen if one.part == part]) for part in order}
     learned = TRAIN if TRAIN in order else order[0]

@@ -18,6 +18,7 @@ from .storage import LIMIT, Entry, Source, entry, naming
 
 EXTENSIONS = (".nii", ".nii.gz", ".npy")
 EXTRA = "pip install 'striate[medical]'"
+NUMBERS = "biuf"  # the kinds of NumPy's types
 EXACT = 2**24  # whole numbers up to this size are exact in float32
 
 Shape = tuple[int, ...]
@@ -59,18 +60,19 @@ def in_channels(place: object, found: Tensor) -> Tensor:
     return found if found.dim() == 4 else found[None]
 
 
-def npy(source: Source, limit: int = LIMIT) -> Any:
+def npy(source: Source, limit: int = LIMIT, *, texts: bool = False) -> Any:
     """An NPY file as an array, never unpickled.
 
     Args:
         source: As in :func:`read`.
         limit: Bytes that it may have.
+        texts: Whether it may hold texts instead of numbers.
 
     Raises:
         DataError: As :func:`read`.
     """
     place = entry(source)
-    return _npy(place, place.read(limit))
+    return _npy(place, place.read(limit), "biufU" if texts else NUMBERS)
 
 
 def heading(source: Source) -> tuple[Shape, str]:
@@ -119,14 +121,14 @@ def _kept(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(whole.get(dtype.name, "float32"))
 
 
-def _npy(place: Entry, content: bytes) -> Any:
+def _npy(place: Entry, content: bytes, kinds: str = NUMBERS) -> Any:
     file = io.BytesIO(content)
-    shape, dtype, fortran = _header(place, file)
+    shape, dtype, fortran = _header(place, file, kinds)
     array = np.frombuffer(content, dtype, offset=file.tell())
     return array.reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="), copy=False)
 
 
-def _header(place: Entry, file: Any) -> tuple[Shape, np.dtype[Any], bool]:
+def _header(place: Entry, file: Any, kinds: str = NUMBERS) -> tuple[Shape, np.dtype[Any], bool]:
     """Shape, type and order of an NPY file, which holds exactly that much."""
     try:
         version = npy_format.read_magic(file)
@@ -135,8 +137,9 @@ def _header(place: Entry, file: Any) -> tuple[Shape, np.dtype[Any], bool]:
     except Exception as error:  # NumPy parses the header as Python, which raises whatever it stumbles over
         said = str(error).split("\n")[0].rstrip(".")
         raise DataError(f"{place}: it is no NPY file, or its header is damaged: {said}.") from None
-    if dtype.hasobject or dtype.kind not in "biuf":
-        raise DataError(f"{place}: it holds {dtype.name} values; expected numbers. Python objects are never unpickled.")
+    if dtype.hasobject or dtype.kind not in kinds:
+        why = " Python objects are never unpickled." if dtype.hasobject else ""
+        raise DataError(f"{place}: it holds {dtype.name} values; expected numbers.{why}")
     declared, follow = math.prod(shape) * dtype.itemsize, place.size - file.tell()
     if declared != follow or any(n < 0 for n in shape):
         raise DataError(
