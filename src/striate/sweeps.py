@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from . import files, notation, runs, training, zoo
+from . import files, notation, runs, starts, training, zoo
 from .errors import OptionError, StriateError
-from .options import Options, number
+from .options import Options, number, options_of
 
 JOURNAL, SPEC, STUDY = "journal.log", "sweep.json", "sweep"
 HELD_OUT = 0.1
+SETTLED = ("validation", "seed")
+"""Options that say which examples trials are judged by, so that these must be the same for all."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Choice:
             ) from None
         return Choice(low=first, high=last, log=bool(scale))
 
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The values, or the ends of the range."""
+        return self.values or (self.low, self.high)
+
     def drawn(self, name: str, trial: Any) -> Any:
         """One of the values, as Optuna's trial suggests."""
         if self.values:
@@ -83,6 +91,7 @@ class Trial:
         score: Best accuracy, or mean IoU, on the examples to judge by; None if the run failed.
         state: "complete", "pruned" or "fail".
         folder: Of the run.
+        error: Why it failed.
     """
 
     number: int
@@ -90,6 +99,7 @@ class Trial:
     score: float | None
     state: str
     folder: Path
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,9 @@ class Sweep:
             OptionError: None was completed.
         """
         if not self.trials or self.trials[0].score is None:
-            raise OptionError(f"{self.folder}: no trial was completed.")
+            errors = [one.error for one in sorted(self.trials, key=lambda one: one.number) if one.error]
+            last = f" The last error: {errors[-1]}" if errors else ""
+            raise OptionError(f"{self.folder}: no trial was completed.{last}")
         return self.trials[0]
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,7 +140,8 @@ class Sweep:
             chosen = [f"{v:.4g}" if isinstance(v := one.values.get(name, "–"), float) else str(v) for name in names]
             cells.append([str(one.number), score, one.state, *chosen])
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join("  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in cells)
+        rows = ["  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in cells]
+        return "\n".join([*rows, *(f"trial {one.number} failed: {one.error}" for one in self.trials if one.error)])
 
 
 def search(
@@ -164,6 +177,7 @@ def search(
     Raises:
         OptionError: A name or a value cannot be used, or a package is missing.
         DataError: The data cannot be used.
+        UnknownNameError: There is no such data set.
     """
     choices = {name: Choice.of(name, written) for name, written in space.items()}
     if not choices:
@@ -172,6 +186,7 @@ def search(
     named = str(network) if str(network) in zoo.names() else "network"
     folder = Path(out) if out is not None else Path("sweeps") / f"{named}-{Path(str(data)).stem}"
     options = {"validation": HELD_OUT, "report": False, **options}
+    _check(network, data, choices, options, progress)
     spec = {"network": str(network), "data": str(data), "space": dict(space), "options": options}
     _check_spec(folder, spec)
     seed = int(options.get("seed", 0))
@@ -197,11 +212,33 @@ def _check_names(network: str | Path, choices: Mapping[str, Choice], options: Ma
 
 def _firsts(choices: Mapping[str, Choice]) -> dict[str, Any]:
     """One value for each name that is no option."""
-    return {
-        name: choice.values[0] if choice.values else choice.low
-        for name, choice in choices.items()
-        if name not in Options.model_fields
-    }
+    return {name: choice.ends[0] for name, choice in choices.items() if name not in Options.model_fields}
+
+
+def _check(
+    network: str | Path,
+    data: str | Path,
+    choices: Mapping[str, Choice],
+    options: Mapping[str, Any],
+    progress: Callable[[int, int, str], None] | None,
+) -> None:
+    """Refuse, before the first trial, what no trial could be trained or judged with."""
+    swept = {name: choice.ends for name, choice in choices.items() if name in Options.model_fields}
+    if unfit := next((name for name in SETTLED if name in swept), None):
+        raise OptionError(
+            f"{unfit} says which examples trials are judged by, so it must be the same for all; give it one value."
+        )
+    for name, values in swept.items():
+        for value in values:
+            options_of({**options, name: value})
+    paper = None if str(network) in zoo.names() else zoo.architecture(network, _firsts(choices))
+    first = options_of({**options, **{name: values[0] for name, values in swept.items()}})
+    loaded = starts.load(data, paper, first, progress)
+    if loaded.validation is None:
+        raise OptionError(
+            f"validation={first.validation:g} leaves {loaded.name} without a validation part, and a sweep is never "
+            f"judged by the test part; leave it out, or give a share such as {HELD_OUT}."
+        )
 
 
 def _check_spec(folder: Path, spec: dict[str, Any]) -> None:
@@ -219,7 +256,7 @@ def _study(folder: Path, seed: int) -> Any:
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     except ImportError:
         raise OptionError("a sweep needs a package: pip install 'striate[sweep]'.") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = str(folder / JOURNAL)
     storage = optuna.storages.JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
     return optuna.create_study(
@@ -235,30 +272,54 @@ def _study(folder: Path, seed: int) -> Any:
 def _work(
     folder: Path, trials: int, seed: int, threads: int | None = None, progress: Callable[..., None] | None = None
 ) -> None:
-    """Run trials until there are as many as wanted, whoever ran them."""
-    from optuna.study import MaxTrialsCallback
-    from optuna.trial import TrialState
+    """Run trials until there are as many as wanted, whoever runs them."""
+    import optuna
 
     if threads is not None:
         torch.set_num_threads(threads)
     study = _study(folder, seed)
     spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
-    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-
-    def tell(study: Any, trial: Any) -> None:
+    while (claimed := _claimed(study, folder, trials)) is not None:
+        trial, lock = claimed
+        state, value = optuna.trial.TrialState.FAIL, None
+        try:
+            value = _trial(folder, spec, trial)
+            state = optuna.trial.TrialState.COMPLETE
+        except optuna.TrialPruned:
+            state = optuna.trial.TrialState.PRUNED
+        except StriateError as error:
+            trial.set_user_attr("error", str(error))
+        finally:
+            study.tell(trial, value, state)
+            lock.release()
         if progress is not None:
-            progress(min(trials, _count(study, ended)), trials, "sweeping")
-
-    if _count(study, ended) < trials:
-        study.optimize(
-            lambda trial: _trial(folder, spec, trial),
-            callbacks=[MaxTrialsCallback(trials, states=ended), tell],
-            catch=(StriateError,),
-        )
+            progress(min(trials, trial.number + 1), trials, "sweeping")
 
 
-def _count(study: Any, states: tuple[Any, ...]) -> int:
-    return sum(trial.state in states for trial in study.get_trials(deepcopy=False))
+def _claimed(study: Any, folder: Path, trials: int) -> tuple[Any, FileLock] | None:
+    """The next trial, and the lock that says that it runs; None if as many as wanted have ended or run now."""
+    with FileLock(folder / ".lock"):
+        if sum(one.state.is_finished() or _runs(folder, one.number) for one in study.get_trials(False)) >= trials:
+            return None
+        trial = study.ask()
+        lock = _lock(folder, trial.number)
+        lock.acquire()
+        return trial, lock
+
+
+def _lock(folder: Path, number: int) -> FileLock:
+    return FileLock(folder / f".trial-{number:04}.lock", blocking=False)
+
+
+def _runs(folder: Path, number: int) -> bool:
+    """Whether a process has the trial in hand; one that was killed has not."""
+    lock = _lock(folder, number)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _trial(folder: Path, spec: Mapping[str, Any], trial: Any) -> float:
@@ -302,6 +363,7 @@ def _outcome(folder: Path, seed: int) -> Sweep:
             trial.value if trial.value is not None and math.isfinite(trial.value) else None,
             trial.state.name.lower(),
             Path(trial.user_attrs.get("folder", folder)),
+            trial.user_attrs.get("error"),
         )
         for trial in _study(folder, seed).get_trials(deepcopy=False)
     ]
