@@ -16,6 +16,7 @@ from striate.datasets import load
 from striate.errors import DataError
 from striate.shards import sample_listing
 from striate.storage import tree
+from striate.surveys import survey
 
 from .test_signals import wav
 from .test_storage import write_folder, write_tar
@@ -98,32 +99,74 @@ def test_sound_and_unpacked_samples(tmp_path: Path) -> None:
     assert (data.shape, data.classes, len(data.train)) == ((1, 4), ("0", "1"), 2)
 
 
+def test_a_label_in_json_comes_before_a_caption(tmp_path: Path) -> None:
+    files = samples(0, 4, lambda n: ("json", json.dumps({"label": n % 2}).encode()))
+    captions = {f"{n:04}.txt": f"a photo of {n}".encode() for n in range(4)}
+    assert load(write_tar(tmp_path / "a.tar", files | captions)).classes == ("0", "1")
+
+
 def test_incomplete_samples_are_named(tmp_path: Path) -> None:
     files = {"1.png": png(1), "1.cls": b"0", "2.png": png(2), "3.png": png(3), "3.left.png": png(3), "3.cls": b"1"}
-    path = write_tar(tmp_path / "a.tar", {**files, "readme.md": b"", "4.cls": b"1"})
+    double = {"5.png": png(5), "5.cls": b"0", "5.CLS": b"1", "6.PNG": png(6), "6.png": png(6), "6.cls": b"0"}
+    path = write_tar(tmp_path / "a.tar", {**files, "readme.md": b"", "notes.txt": b"", "4.cls": b"1", **double})
     found = sample_listing(tree(path))
     assert found is not None
     assert found.missing == (
-        f"{path}: 2.png: there is no .cls or .txt or .json beside it.",
+        f"{path}: 2.png: there is no .cls or .json or .txt beside it.",
         f"{path}: 3.left.png: the sample has 2 inputs, .left.png, .png.",
+        f"{path}: 4.cls: there is no picture beside it.",
+        f"{path}: 5.png: there are 2 .CLS beside it.",
+        f"{path}: 6.PNG: the sample has 2 inputs, .PNG, .png.",
     )
     assert len(found.examples) == 1
+
+
+def said(content: str) -> str:
+    return f"expected one line of text or a whole number, got {content}."
 
 
 BAD: list[tuple[str, bytes, str]] = [
     ("json", b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)."),
     ("json", b'{"name": 1}', "it has none of label, class, cls, target."),
     ("json", b"7", "argument of type 'int' is not iterable."),
+    ("json", b'{"label": null}', said("None")),
+    ("json", b'{"label": NaN}', said("nan")),
+    ("json", b'{"label": [0]}', said("[0]")),
+    ("json", b'{"label": 1.0}', said("1.0")),
+    ("json", b'{"label": true}', said("True")),
+    ("json", b'{"label": " "}', said("' '")),
     ("cls", b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte."),
-    ("cls", b" \n", "expected one line of text, got b' \\n'."),
-    ("txt", b"a\nb", "expected one line of text, got b'a\\nb'."),
+    ("cls", b" \n", said("' \\n'")),
+    ("cls", b"", said("''")),
+    ("txt", b"a\nb", said("'a\\nb'")),
 ]
 
 
 @pytest.mark.parametrize(("ending", "content", "text"), BAD)
-def test_message_for_a_sample_that_says_no_class(tmp_path: Path, ending: str, content: bytes, text: str) -> None:
-    path = write_tar(tmp_path / "a.tar", {"1.png": png(1), f"1.{ending}": content})
-    assert message(lambda: load(path)) == f"{path}: 1.{ending}: it says no class: {text}"
+def test_a_sample_that_says_no_class_is_named_and_may_be_left_out(
+    tmp_path: Path, ending: str, content: bytes, text: str
+) -> None:
+    files = samples(0, 4, lambda n: ("cls", b"%d" % (n % 2))) | {"9.png": png(9), f"9.{ending}": content}
+    path = write_tar(tmp_path / "a.tar", files)
+    bad = f"{path}: 9.{ending}: it says no class: {text}"
+    assert message(lambda: load(path)) == (
+        f"{path}: 1 of 5 pictures cannot be used. Repair or remove them, or leave them out "
+        f"(--skip-bad on the command line, skip_bad=True in Python):\n  {bad}"
+    )
+    data = load(path, skip_bad=True)
+    assert (data.skipped, data.classes, len(data.train)) == ((bad,), ("0", "1"), 2)
+    assert survey(path).unreadable == (bad,)
+
+
+def test_a_broken_shard_may_be_left_out(tmp_path: Path) -> None:
+    good = write_tar(tmp_path / "train-0.tar", samples(0, 6, SAYING[0][0])).read_bytes()
+    (tmp_path / "train-1.tar").write_bytes(good[:2048])
+    for source in (tmp_path, f"{tmp_path}/train-{{0,1}}.tar"):
+        bad = message(lambda: load(source))  # noqa: B023
+        assert bad.startswith(f"{tmp_path}/train-1.tar: after 0005.png the archive is cut short or damaged")
+        data = load(source, skip_bad=True)
+        assert (data.skipped, len(data.train), len(data.test)) == ((bad,), 4, 2)
+        assert survey(source).unreadable == (bad,)
 
 
 @pytest.mark.parametrize("files", [{"cat/1.png": b"", "dog/1.png": b""}, {"cat/1.txt": b""}, {"1.md": b""}])

@@ -213,7 +213,7 @@ def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, st
         source: A path.
         wanted: What is asked for; only what settles the meaning of arrays is looked at.
         report: Called with ``(done, total, what)``.
-        strict: Refuse class folders that cannot be learned from.
+        strict: Refuse what cannot be learned from: class folders without files, series of several shapes.
 
     Raises:
         UnknownNameError: There is neither a data set nor a folder of this name.
@@ -221,7 +221,14 @@ def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, st
     """
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         return hub.hub_listing(source)
-    root, file = _place(source)
+    root, file = _place(source, strict=strict and not wanted.skip_bad)
+    found = _look_in(source, root, file, wanted, report, strict)
+    return replace(found, missing=(*found.missing, *root.damaged))
+
+
+def _look_in(
+    source: str | os.PathLike[str], root: Tree, file: str | None, wanted: Wanted, report: Progress, strict: bool
+) -> Listing | Arrays:
     if file is not None and indexes.is_index(root.loose[file]):
         return indexes.index_listing(root, {file: root.loose[file]})
     if timed := series.series_files(root):
@@ -245,20 +252,20 @@ def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, st
     return listings.class_folders(root, strict=strict)
 
 
-def _place(source: str | os.PathLike[str]) -> tuple[Tree, str | None]:
+def _place(source: str | os.PathLike[str], *, strict: bool) -> tuple[Tree, str | None]:
     """The folder or archive; and the name of a table in it, if that is the source."""
     path = Path(source).expanduser()
     with naming(source):
         table = path.name.lower().endswith(TABLES) and path.is_file()
-    return (_tree(path.parent), path.name) if table else (_tree(source), None)
+    return (_tree(path.parent, strict), path.name) if table else (_tree(source, strict), None)
 
 
-def _tree(source: str | os.PathLike[str]) -> Tree:
+def _tree(source: str | os.PathLike[str], strict: bool) -> Tree:
     root = Path(source).expanduser()
     with naming(source):
         there = any(one.exists() for one in (root, *root.parents[:-1])) and _reached(root)
     if there or "{" in str(source):
-        return tree(source)
+        return tree(source, strict=strict)
     if isinstance(source, str) and root.name == source:
         raise unknown_name("data set or folder", source, BUNDLED)
     raise DataError(f"{root}: there is no such folder. {EXPECTED} Data sets known by name: {', '.join(BUNDLED)}.")
