@@ -116,7 +116,7 @@ def test_data_that_training_refuses_are_surveyed(tmp_path: Path) -> None:
         None,
         (
             "nothing to learn the classes 'bee', 'emu' from.",
-            "there is no test part; the validation part becomes the test part.",
+            "there is no test part; the validation part becomes it.",
         ),
     )
     shutil.rmtree(tmp_path / "val")
@@ -179,3 +179,51 @@ def test_arrays_are_surveyed_by_number(tmp_path: Path) -> None:
     assert bundled.counts["train"]["Trouser"] == 1027
     assert bundled.mean == pytest.approx((0.2863,), abs=1e-4)
     assert str(bundled).startswith("fashion-mnist-mini: 12,000 pictures, bundled\n")
+
+
+def test_copies_that_training_puts_on_both_sides_are_leaks(tmp_path: Path) -> None:
+    """Each picture is there twice, and the survey says of which pairs training sees one and tests the other."""
+    for name, value in (("cat", 10), ("dog", 20)):
+        for number in range(12):
+            paint(tmp_path / name / f"{number:02}.png", value + number // 2)
+    data = load(tmp_path)
+    train, test = (set(split.inputs[:, 0, 0, 0].tolist()) for split in (data.train, data.test))
+    found = survey(tmp_path)
+    values = {int(Path(group[0]).stem) // 2 + (10 if "cat" in group[0] else 20) for group in found.leaks}
+    assert values == train & test
+    assert len(found.leaks) + len(found.duplicates) == 12
+    count = "1 group" if len(values) == 1 else f"{len(values)} groups"
+    assert found.warnings[0].startswith(
+        f"LEAK: {count} with the same content on both sides of the split that training makes with seed 0; "
+        "the test says nothing about these:\n"
+    )
+
+
+def test_files_that_nothing_is_made_of_are_counted(tmp_path: Path) -> None:
+    paint_split(tmp_path)
+    for name in ("train/cat/a.jfif", "train/cat/b.heic", "test/dog/c.heic", "test/dog/noending", "test/stray.png"):
+        (tmp_path / name).touch()
+    assert survey(tmp_path).notes == (
+        (
+            "5 files of other endings or outside all classes, .heic (2), .jfif (1), .png (1), no ending (1):\n"
+            f"  {tmp_path / 'test/dog/c.heic'}\n"
+            f"  {tmp_path / 'test/dog/noending'}\n"
+            f"  {tmp_path / 'test/stray.png'}\n"
+            f"  {tmp_path / 'train/cat/a.jfif'}\n"
+            f"  {tmp_path / 'train/cat/b.heic'}"
+        ),
+    )
+
+
+def test_doubts_about_masks_are_noted(tmp_path: Path) -> None:
+    paint_masks(tmp_path, (1, 255, 4, 255))
+    notes = survey(tmp_path).notes
+    assert notes == (
+        "there is no test part; one in six is held out.",
+        (
+            "255 lies beside nothing but 0 in 2 of 2 masks with it, as a class does, and would be ignored because "
+            f"{tmp_path / 'images' / '00.png'} holds 1. Write the numbers of classes into all masks; or, if 255 is to be "
+            "ignored, name the classes in a file classes.txt."
+        ),
+        "no mask holds the classes 2, 3.",
+    )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from torch import Tensor
 from . import images, signals, volumes
 from .arrays import Arrays
 from .datasets import BUNDLED, bundled, look
-from .decoding import Wanted, mask_classes
+from .decoding import Wanted, mask_classes, mask_doubt
 from .errors import DataError
-from .listings import LISTED, PARTS, TEST, TRAIN, VALIDATION, Example, Listing, shown
+from .listings import LISTED, PARTS, TEST, TRAIN, VALIDATION, Example, Listing, assigned, planned, shown
 from .moments import SCALES, FloatSums
 from .readers import by, counted
 from .splits import IGNORED, Progress, each
@@ -46,6 +47,7 @@ class Seen:
         rate: Samples a second, of a signal.
         values: How often each value occurs in its mask.
         misfit: What is wrong with the mask's size.
+        side: The part that training with seed 0 puts it into.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Seen:
     rate: int | None = None
     values: Any = None
     misfit: str | None = None
+    side: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Survey:
         std: Likewise.
         unreadable: Messages about files that cannot be read, are missing, or do not fit.
         duplicates: Names of the examples of equal content, within one part.
-        leaks: Names of the examples of equal content in several parts.
+        leaks: Names of the examples of equal content in several parts, those of the layout or of the split by seed 0.
         conflicts: Names of the examples of equal content and different targets.
         notes: What else is worth a word.
     """
@@ -114,8 +117,10 @@ class Survey:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What should be looked at before training, worst first."""
+        split = len(self.counts) > 1
+        parts = "in several parts" if split else "on both sides of the split that training makes with seed 0"
         found = [
-            (self.leaks, "LEAK: {} with the same content in several parts; the test says nothing about these"),
+            (self.leaks, f"LEAK: {{}} with the same content {parts}; the test says nothing about these"),
             (self.conflicts, "{} with the same content and different targets"),
             (self.unreadable, "{} that cannot be used; --skip-bad leaves them out"),
             (self.duplicates, "{} with the same content within a part"),
@@ -211,12 +216,13 @@ def survey(source: str | os.PathLike[str], *, channels: int | None = None, progr
         found = look(source, Wanted(channels), report, strict=False)
     if isinstance(found, Arrays):
         return _summed(found, _in_arrays(found), found.missing, report)
-    outcomes = each(lambda e: _look_at(found.kind, e), found.examples, report=report, what=f"reading {found.kind}s")
+    rows = list(zip(found.examples, planned(found, seed=0), strict=True))
+    outcomes = each(lambda row: _look_at(found.kind, *row), rows, report=report, what=f"reading {found.kind}s")
     bad = [*found.missing, *(str(one) for one in outcomes if isinstance(one, DataError))]
     return _summed(found, [one for one in outcomes if isinstance(one, Seen)], bad, report)
 
 
-def _look_at(kind: str, example: Example) -> Seen:
+def _look_at(kind: str, example: Example, side: str) -> Seen:
     """Decode one example as it is stored."""
     rate = None
     if kind == "picture":
@@ -239,11 +245,15 @@ def _look_at(kind: str, example: Example) -> Seen:
         rate=rate,
         values=values,
         misfit=misfit,
+        side=side,
     )
 
 
 def _in_arrays(found: Arrays) -> list[Seen]:
     seen = []
+    rows = [(part, row, target) for part, (_, targets) in found.parts.items() for row, target in enumerate(targets)]
+    labels = [0 if target.dim() else int(target) for _, _, target in rows]
+    sides = iter(assigned(found.where, [part for part, _, _ in rows], labels, [str(row) for _, row, _ in rows], seed=0))
     for part, (inputs, targets) in found.parts.items():
         for number, (value, target) in enumerate(zip(inputs, targets, strict=True)):
             masked = target.dim() > 0
@@ -252,7 +262,20 @@ def _in_arrays(found: Arrays) -> list[Seen]:
             label, ending = (None, _digest(target)) if masked else (int(target), str(int(target)).encode())
             shape, alike = tuple(value.shape), isinstance(inputs, Tensor)
             sums = (None if number else _sums(inputs)) if alike else _sums(value[None])
-            seen.append(Seen(name, part or WHOLE, label, shape, size, _digest(value), ending, sums, values=values))
+            seen.append(
+                Seen(
+                    name,
+                    part or WHOLE,
+                    label,
+                    shape,
+                    size,
+                    _digest(value),
+                    ending,
+                    sums,
+                    values=values,
+                    side=next(sides),
+                )
+            )
     return seen
 
 
@@ -296,10 +319,10 @@ def _summed(found: Listing | Arrays, seen: Sequence[Seen], bad: Sequence[str], r
         mean=mean,
         std=std,
         unreadable=tuple(sorted([*bad, *(one.misfit for one in seen if one.misfit)])),
-        duplicates=tuple(_names(rows) for rows in groups if len({one.part for one in rows}) == 1),
-        leaks=tuple(_names(rows) for rows in groups if len({one.part for one in rows}) > 1),
+        duplicates=tuple(_names(rows) for rows in groups if len({one.side for one in rows}) == 1),
+        leaks=tuple(_names(rows) for rows in groups if len({one.side for one in rows}) > 1),
         conflicts=tuple(_names(rows) for rows in groups if len({one.target for one in rows}) > 1),
-        notes=tuple(_notes(classes, found.task, counts, learned)),
+        notes=(*_notes(classes, found.task, counts, learned), *_strange(found, classes, seen, values)),
     )
 
 
@@ -351,6 +374,22 @@ def _names(rows: Sequence[Seen]) -> tuple[str, ...]:
     return tuple(one.name for one in rows)
 
 
+def _strange(found: Listing | Arrays, classes: Sequence[str], seen: Sequence[Seen], values: Any) -> list[str]:
+    """Doubts about masks, and files that nothing is made of."""
+    notes = []
+    if found.task == "masks" and isinstance(found, Listing):
+        doubt = mask_doubt(found.classes, {one.name: one.values for one in seen})
+        notes += [doubt] if doubt else []
+    if found.task == "masks" and (empty := [name for label, name in enumerate(classes) if not values[label]]):
+        notes.append(f"no mask holds the classes {', '.join(_few(empty))}.")
+    if isinstance(found, Listing) and found.unread:
+        endings = Counter(PurePosixPath(file.name).suffix.lower() or "no ending" for file in found.unread)
+        kinds = ", ".join(f"{ending} ({count:,})" for ending, count in sorted(endings.items()))
+        names = shown([str(file) for file in found.unread])
+        notes.append(f"{counted(len(found.unread), 'file')} of other endings or outside all classes, {kinds}:{names}")
+    return notes
+
+
 def _notes(classes: Sequence[str], task: str, counts: Mapping[str, Mapping[str, int]], learned: str) -> list[str]:
     notes = []
     if len(classes) < 2:
@@ -360,6 +399,6 @@ def _notes(classes: Sequence[str], task: str, counts: Mapping[str, Mapping[str, 
         if empty:
             notes.append(f"nothing to learn the classes {', '.join(map(repr, empty))} from.")
     if TEST not in counts:
-        which = "the validation part becomes the test part" if VALIDATION in counts else "one in six is held out"
+        which = "the validation part becomes it" if VALIDATION in counts else "one in six is held out"
         notes.append(f"there is no test part; {which}.")
     return notes
