@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from . import wisdom
+from .errors import OptionError
 from .policy import current
 
 ROWS = {torch.float32: 768, torch.float64: 768, torch.bfloat16: 192, torch.float16: 192}  # of the matrices
@@ -184,3 +185,17 @@ def _rate(run: Callable[[], object], amount: float, clock: Callable[[], float]) 
         best = min(best, stop - start)
         if stop >= end:
             return amount / max(best, 1e-9)
+
+
+def device(name: str) -> torch.device:
+    """The device of this name; "auto" is a GPU if there is one.
+
+    Raises:
+        OptionError: It cannot be used here.
+    """
+    if name == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
