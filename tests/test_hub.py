@@ -15,6 +15,7 @@ from PIL import Image
 from striate import hub
 from striate.datasets import load
 from striate.errors import DataError
+from striate.surveys import survey
 
 from .test_signals import wav
 
@@ -80,6 +81,61 @@ def test_a_part_without_published_classes_is_left_out(tmp_path: Path) -> None:
     hidden = test.map(lambda row: {"label": -1}, load_from_cache_file=False)
     library.DatasetDict({"train": train, "test": hidden}).save_to_disk(tmp_path / "digits")
     assert len(load(f"hf:{tmp_path / 'digits'}").test) == 2
+
+
+REPAIR = "Repair or remove them, or leave them out (--skip-bad on the command line, skip_bad=True in Python):"
+NAMED = library.ClassLabel(names=["even", "odd"])
+TEXT = "expected one line of text or a whole number"
+NO_CLASSES = [
+    ([0, 1, None, 1, 0, 1], NAMED, "expected a number from 0 to 1, got None"),
+    ([0, 1, -1, 1, 0, 1], NAMED, "expected a number from 0 to 1, got -1"),
+    (["a", "b", None, "b", "a", "b"], library.Value("string"), f"{TEXT}, got None"),
+    (["a", "b", " ", "b", "a ", "b"], library.Value("string"), f"{TEXT}, got ' '"),
+]
+
+
+@pytest.mark.parametrize(("labels", "kind", "text"), NO_CLASSES)
+def test_a_row_that_says_no_class_is_named_and_may_be_left_out(
+    tmp_path: Path, labels: list[Any], kind: Any, text: str
+) -> None:
+    whole = table(6, library.Image()).remove_columns("label").add_column("label", labels)
+    whole.cast_column("label", kind).save_to_disk(tmp_path / "a")
+    source = f"hf:{tmp_path / 'a'}"
+    bad = f"{source}, row 2, label: it says no class: {text}."
+    assert message(lambda: load(source)) == f"{source}: 1 of 6 pictures cannot be used. {REPAIR}\n  {bad}"
+    data = load(source, skip_bad=True)
+    assert (data.skipped, len(data.classes), len(data.train) + len(data.test)) == ((bad,), 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "first"),
+    [
+        ([[0, 1], [1]], library.Sequence(library.Value("int64")), "[0, 1]"),
+        ([0.5, 0.25], library.Value("float32"), "0.5"),
+    ],
+)
+def test_what_is_no_class_at_all_is_refused(tmp_path: Path, labels: list[Any], kind: Any, first: str) -> None:
+    table(2, library.Image(), target=(labels, kind)).remove_columns("label").save_to_disk(tmp_path / "a")
+    source = f"hf:{tmp_path / 'a'}"
+    start = f"{source}: 2 of 2 pictures cannot be used. {REPAIR}\n  {source}, row 0, target: it says no class: {TEXT}, "
+    assert message(lambda: load(source)).startswith(f"{start}got {first}.\n")
+
+
+def test_parts_of_other_names_are_left_out(tmp_path: Path) -> None:
+    counts = {"train": 4, "train_extra": 6, "test": 2, "unsupervised": 2}
+    library.DatasetDict({name: table(n, library.Image()) for name, n in counts.items()}).save_to_disk(tmp_path / "a")
+    source = f"hf:{tmp_path / 'a'}"
+    data = load(source)
+    assert (len(data.train), len(data.test)) == (4, 2)
+    layout = "Hugging Face table, columns image and label, without the parts train_extra, unsupervised"
+    assert survey(source).layout == layout
+    library.DatasetDict({name: table(4, library.Image()) for name in ("train", "val", "dev")}).save_to_disk(
+        tmp_path / "b"
+    )
+    source = f"hf:{tmp_path / 'b'}"
+    assert message(lambda: load(source)) == (
+        f"{source}: several of its parts train, val, dev are the validation part; expected one."
+    )
 
 
 def test_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import DataError
-from .listings import TRAIN, Example, Listing, by_name, numbered, part_of
+from .listings import TRAIN, Example, Listing, by_name, numbered, part_called
+from .shards import class_name
 from .storage import LIMIT, Entry
 
 PREFIX = "hf:"
@@ -72,11 +73,12 @@ def hub_listing(source: str) -> Listing:
         import datasets
     except ImportError:
         raise DataError(f"{source}: to read data sets of the Hugging Face hub: {EXTRA}") from None
-    tables = _tables(datasets, source)
+    tables, others = _tables(datasets, source)
     columns = _columns(datasets, source, next(iter(tables.values())).features)
     rows: list[tuple[Cell, Cell | str, str | None]] = []
+    missing: list[str] = []
     for part, table in tables.items():
-        rows += _rows(datasets, source, table, columns, part_of(part) if len(tables) > 1 else None)
+        rows += _rows(datasets, source, table, columns, part if len(tables) > 1 else None, missing)
     name = source.removeprefix(PREFIX).rstrip("/").rpartition("/")[2].replace(":", "-")
     classes: tuple[str, ...] = ()
     if columns.masks:
@@ -85,9 +87,12 @@ def hub_listing(source: str) -> Listing:
         texts = [str(target) for _, target, _ in rows]
         labels, classes = by_name(source, texts, columns.classes) if columns.classes else numbered(source, texts, None)
         examples = [Example(cell, label, part) for (cell, _, part), label in zip(rows, labels, strict=True)]
-    task = "masks" if columns.masks else "classes"
-    layout = f"Hugging Face table, columns {columns.inputs} and {columns.targets}"
-    return Listing(name, source, columns.kind, tuple(examples), classes, task, layout=layout)
+    return Listing(
+        *(name, source, columns.kind, tuple(examples), classes, "masks" if columns.masks else "classes"),
+        missing=tuple(missing),
+        layout=f"Hugging Face table, columns {columns.inputs} and {columns.targets}"
+        + (f", without the parts {', '.join(others)}" if others else ""),
+    )
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,8 @@ class _Columns:
     classes: tuple[str, ...] | None
 
 
-def _tables(library: Any, source: str) -> dict[str, Any]:
-    """The tables by the names of their parts, in order; parts of other names than train, test, ... are left out."""
+def _tables(library: Any, source: str) -> tuple[dict[str, Any], list[str]]:
+    """The tables by their parts, in order, and the names of those that are no part and left out."""
     rest = source.removeprefix(PREFIX)
     local = rest.startswith((".", "/", "~"))
     try:
@@ -117,10 +122,16 @@ def _tables(library: Any, source: str) -> dict[str, Any]:
         said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(f"{source}: it cannot be had: {said}.") from None
     tables = dict(found) if isinstance(found, Mapping) else {TRAIN: found}
-    known = {part: table for part, table in tables.items() if part_of(part)}
+    known: dict[str, Any] = {}
+    others = [name for name in tables if part_called(name) is None]
+    for name in tables:
+        if (part := part_called(name)) in known:
+            raise DataError(f"{source}: several of its parts {', '.join(tables)} are the {part} part; expected one.")
+        if part is not None:
+            known[part] = tables[name]
     if not known:
         raise DataError(f"{source}: none of its parts {', '.join(tables)} is called train, validation or test.")
-    return known
+    return known, others
 
 
 def _columns(library: Any, source: str, features: Mapping[str, Any]) -> _Columns:
@@ -145,8 +156,9 @@ def _columns(library: Any, source: str, features: Mapping[str, Any]) -> _Columns
 
 
 def _rows(
-    library: Any, source: str, table: Any, columns: _Columns, part: str | None
+    library: Any, source: str, table: Any, columns: _Columns, part: str | None, missing: list[str]
 ) -> list[tuple[Cell, Cell | str, str | None]]:
+    """Inputs with their targets; messages about rows without one go to ``missing``."""
     for name in (columns.inputs, *([columns.targets] if columns.masks else [])):
         table = table.cast_column(name, type(table.features[name])(decode=False))
     place = source if part is None else f"{source}, {part}"
@@ -158,6 +170,18 @@ def _rows(
     labels = list(table[columns.targets])
     if all(label in (-1, None) for label in labels):  # how a part without published classes is stored
         return []
-    if columns.classes is not None:
-        labels = [columns.classes[label] if 0 <= label < len(columns.classes) else f"{label}" for label in labels]
-    return [(cell, str(label), part) for cell, label in zip(cells, labels, strict=True)]
+    found: list[tuple[Cell, Cell | str, str | None]] = []
+    for cell, label in zip(cells, labels, strict=True):
+        try:
+            found.append((cell, _class(f"{place}, row {cell.row}, {columns.targets}", label, columns.classes), part))
+        except DataError as error:
+            missing.append(str(error))
+    return found
+
+
+def _class(where: str, label: object, names: tuple[str, ...] | None) -> str:
+    if names is None:
+        return class_name(where, label)
+    if not isinstance(label, int) or not 0 <= label < len(names):
+        raise DataError(f"{where}: it says no class: expected a number from 0 to {len(names) - 1}, got {label!r}.")
+    return names[label]
