@@ -258,6 +258,38 @@ def test_message_of_a_wrong_text(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+UNFIT = [
+    (
+        *("shift 40", "picture", "classes", (3, 32, 32)),
+        "A shift by up to 40 reflects 40 positions, but an axis has only 32; shift by at most 31, or pad with zeros.",
+    ),
+    (*("flip -3", "picture", "classes", (3, 32, 32)), "flip: axis is -3, but the spatial axes of the inputs are 2."),
+    (*("flip -2", "signal", "classes", (1, 80)), "flip: axis is -2, but the spatial axes of the inputs are 1."),
+    (
+        *("shift 2, mixup", "picture", "masks", (1, 32, 32)),
+        "mixup: masks cannot be mixed: each position has one class; leave mixup out.",
+    ),
+    (
+        *("kornia Resize size=16", "picture", "classes", (3, 32, 32)),
+        "kornia: Resize makes (2, 3, 16, 16) of a batch (2, 3, 32, 32); an augmentation keeps the shape.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "task", "shape", "message"), UNFIT)
+def test_steps_that_do_not_fit_the_inputs_are_refused_before_the_first_batch(
+    text: str, kind: str, task: str, shape: tuple[int, ...], message: str
+) -> None:
+    if "kornia" in text:
+        pytest.importorskip("kornia", reason="the extra 'augment' is not installed")
+    before = torch.get_rng_state()
+    with pytest.raises(OptionError) as caught:
+        recipe(text, kind, task, shape)
+    assert str(caught.value) == f"augmentation {text!r}: {message}"
+    assert torch.equal(torch.get_rng_state(), before)
+    assert recipe("shift 2, mixup", "picture", "classes", (1, 8, 8)).classes is None
+
+
 WRONG_USES: list[tuple[Any, str]] = [
     (
         lambda: Augmentation((Flip(), "flip")),  # type: ignore[arg-type]

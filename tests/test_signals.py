@@ -95,6 +95,14 @@ def test_message_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_message_for_a_rate_of_zero() -> None:
+    content = wav(bytes(20), rate=8000).replace(struct.pack("<II", 8000, 16000), bytes(8))
+    for work in (signals.read, signals.heading):
+        assert message(lambda: work(content)) == (  # noqa: B023
+            "the bytes given: its header declares 0 samples a second; expected at least 1."
+        )
+
+
 BAD = [
     ("empty", b"", "the file is empty."),
     ("no samples", wav(b""), "it holds no samples."),

@@ -33,6 +33,7 @@ from .alterations import (
 from .draws import Chance
 from .errors import OptionError, UnknownNameError, unknown_name
 from .moves import Placement
+from .readers import DTYPES, TYPES
 
 CHUNK = 2**19  # numbers of a part of a batch that is altered at once on a CPU, so that it stays in the cache
 RECIPES = ("none", "light", "standard", "strong")
@@ -237,18 +238,31 @@ def recipe(
         classes: How many there are.
 
     Raises:
-        OptionError: The text cannot be read; the message says where.
-        UnknownNameError: Likewise, and it lists what is known.
+        OptionError: The text cannot be read, or its steps do not fit such inputs; the message says where.
+        UnknownNameError: The text cannot be read; the message lists what is known.
 
     >>> print(recipe("standard", "picture", "classes", (3, 32, 32)))
     shift 4, flip, cutout 8
     """
     if text not in RECIPES:
-        return replace(parse(text), classes=classes)
+        made = replace(parse(text), classes=classes)
+        _try(text, made, kind, task, shape)
+        return made
     level = RECIPES.index(text)
     flat = _signal_steps(level, shape) if kind in ("signal", "series") else _picture_steps(level, shape)
     fits = [step for step in flat if task != "masks" or not (step.mixes or isinstance(step, Cutout))]
     return Augmentation(tuple(fits), classes)
+
+
+def _try(text: str, made: Augmentation, kind: str, task: str, shape: tuple[int, ...]) -> None:
+    """Alter two examples of nothing, so that steps that do not fit show before the first batch."""
+    inputs = torch.zeros(2, *shape, dtype=TYPES[DTYPES[kind]])
+    masks = torch.zeros(2, *shape[1:], dtype=torch.uint8)
+    targets = masks if task == "masks" else torch.zeros(2, dtype=torch.int64)
+    try:
+        replace(made, classes=made.classes or 2)(inputs, targets, Chance(0, 0, torch.arange(2)), Tensor.float)
+    except OptionError as error:
+        raise OptionError(f"augmentation {text!r}: {error}") from None
 
 
 def _picture_steps(level: int, shape: tuple[int, ...]) -> list[Step]:

@@ -60,7 +60,7 @@ def read(source: Source) -> tuple[Tensor, int]:
     """
     place = entry(source)
     content = place.read()
-    found = _wave_heading(content)
+    found = _wave_heading(place, content)
     if isinstance(found, Heading):
         samples, rate = _wave_samples(place, content), found.rate
     else:
@@ -80,14 +80,14 @@ def heading(source: Source) -> Heading:
     """
     place = entry(source)
     content = place.read()
-    found = _wave_heading(content)
+    found = _wave_heading(place, content)
     if isinstance(found, Heading):
         return found
     with _sound(place, content, found) as file:
         return Heading(file.channels, file.frames, file.samplerate, _dtype(file))
 
 
-def _wave_heading(content: bytes) -> Heading | str:
+def _wave_heading(place: Entry, content: bytes) -> Heading | str:
     """What the header of a WAV file of whole numbers says, or why it is none."""
     try:
         with wave.open(io.BytesIO(content)) as file:
@@ -96,6 +96,8 @@ def _wave_heading(content: bytes) -> Heading | str:
             found = Heading(file.getnchannels(), file.getnframes(), file.getframerate(), dtype)
     except (wave.Error, EOFError, RuntimeError) as error:
         return str(error) or "its header is damaged"
+    if found.rate < 1:
+        raise DataError(f"{place}: its header declares {found.rate} samples a second; expected at least 1.")
     return found if width <= 4 else f"its samples have {8 * width} bits"
 
 
