@@ -556,6 +556,21 @@ def test_message_for_a_single_class(tmp_path: Path) -> None:
     )
 
 
+def test_message_for_a_folder_around_the_classes(tmp_path: Path) -> None:
+    paint_whole(tmp_path / "pets", {"cat": 6, "dog": 6})
+    assert message(lambda: load(tmp_path)) == (
+        f"{tmp_path}: 'pets' is the only class folder; a classifier needs at least 2 classes. "
+        f"If the folders in it are the classes, give {tmp_path / 'pets'}."
+    )
+
+
+def test_message_for_one_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    assert message(lambda: load(tmp_path / "x.npy")) == (
+        f"{tmp_path / 'x.npy'}: one array is inputs or targets; give the folder that holds both, x.npy and y.npy."
+    )
+
+
 def test_message_for_a_class_of_one_picture(tmp_path: Path) -> None:
     paint_whole(tmp_path, {"cat": 6, "dog": 1})
     assert message(lambda: load(tmp_path)) == (

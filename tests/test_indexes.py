@@ -13,8 +13,9 @@ from striate.datasets import load
 from striate.errors import DataError
 from striate.indexes import index_files, index_listing
 from striate.storage import tree
+from striate.surveys import survey
 
-from .test_datasets import paint
+from .test_datasets import paint, paint_split
 from .test_decoding import paint_masks
 from .test_storage import write_zip
 
@@ -113,7 +114,7 @@ def test_missing_files_are_named_by_row(tmp_path: Path) -> None:
     path = write_index(root, "index.csv", rows, ("file", "label", "split"))
     listing = index_listing(tree(root), index_files(tree(root)))
     missing = (
-        f"{path}, row 5: there is no file '../secret.png' in {root}.",
+        f"{path}, row 5: '../secret.png' leads elsewhere; paths begin at {root} and stay inside.",
         f"{path}, row 6: there is no file 'b/5.png' in {root}.",
     )
     assert listing.missing == missing
@@ -123,7 +124,6 @@ def test_missing_files_are_named_by_row(tmp_path: Path) -> None:
 
 BAD = [
     ("file,label\na/1.png\n", ", row 1: it has 1 fields, the header has 2."),
-    ("file,label\na/1.png,\n", ": rows with nothing in a column:\n  {path}, row 1"),
     ("file,label\n", ": it has no rows."),
     (
         "file,label,split\na/1.png,dog,holdout\n",
@@ -144,6 +144,63 @@ def test_message_for_a_table_that_cannot_be_used(tmp_path: Path, content: str, t
     path = paint_rows(tmp_path) / "index.csv"
     path.write_text(content)
     assert message(lambda: load(path)) == f"{path}{text}".replace("{path}", str(path))
+
+
+def test_rows_with_nothing_in_a_column_are_named(tmp_path: Path) -> None:
+    root = paint_rows(tmp_path)
+    path = write_index(
+        root, "index.csv", [*ROWS, ("a/1.png", " ", "train"), ("", "", "test")], ("file", "class", "set")
+    )
+    missing = (
+        f"{path}, row 5: there is nothing under class.",
+        f"{path}, row 6: there is nothing under file and class.",
+    )
+    assert survey(path).unreadable == missing
+    assert message(lambda: load(path)).splitlines()[1:] == [f"  {line}" for line in missing]
+    assert load(path, skip_bad=True).skipped == missing
+
+
+def test_paths_may_be_absolute_and_turn_inside_the_folder(tmp_path: Path) -> None:
+    root = paint_rows(tmp_path)
+    names = [str(root / "a/1.png"), "b/../a/2.png", " .//b/3.png", "b/4.png "]
+    rows = [(name, f" {label}", part) for name, (_, label, part) in zip(names, ROWS, strict=True)]
+    data = load(write_index(root, "index.csv", rows, ("file", "label", "split")))
+    assert data.classes == ("cat", "dog")
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [10, 20]
+    path = write_index(root, "index.csv", [*rows, ("/etc/" + "x" * 200, "cat", "test")], ("file", "label", "split"))
+    assert load(path, skip_bad=True).skipped == (
+        f"{path}, row 5: '/etc/{'x' * 75}'... leads elsewhere; paths begin at {root} and stay inside.",
+    )
+
+
+def test_an_index_comes_before_series(tmp_path: Path) -> None:
+    """The names alone could be those of the UCR archive."""
+    root = paint_rows(tmp_path)
+    for part in ("train", "test"):
+        write_index(
+            root,
+            f"pets_{part}.csv",
+            [(n, c) for n, c, p in ROWS if (p == "train") == (part == "train")],
+            ("file", "label"),
+        )
+    assert {part: len(split) for part, split in load(root).parts.items()} == {"train": 2, "test": 2}
+
+
+def test_tables_that_cannot_be_read_are_no_index_unless_they_are_named(tmp_path: Path) -> None:
+    paint_split(tmp_path)
+    (tmp_path / "notes.csv").write_bytes("größe,wer\n3,ä\n".encode("latin-1"))
+    (tmp_path / "rest.parquet").write_bytes(b"PAR1 no table")
+    assert load(tmp_path).classes == ("cat", "dog")
+    assert message(lambda: load(tmp_path / "rest.parquet")).startswith(f"{tmp_path / 'rest.parquet'}: it is no Parquet")
+
+
+def test_message_for_a_table_that_holds_the_files(tmp_path: Path) -> None:
+    rows = [({"bytes": b"x" * 9999, "path": "1.png"}, "cat")]
+    path = write_index(tmp_path, "index.parquet", rows, ("image", "label"))
+    assert message(lambda: load(path)) == (
+        f"{path}: its column image holds files, not their paths; give its folder as one of the Hugging Face hub: "
+        f"hf:{tmp_path}"
+    )
 
 
 def test_messages_for_damaged_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

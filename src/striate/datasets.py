@@ -42,6 +42,7 @@ class Dataset:
         reader: How a file becomes an input, for prediction; None if nothing was read from files.
         task: "classes" if every input has one, "masks" if every pixel has.
         skipped: Messages about the files that were left out, each with its name.
+        held_out: The parts that :func:`load` chose from examples that lay in no part, or in the training part.
 
     Raises:
         DataError: Fewer than two classes, inputs of two shapes, or a label that names no class.
@@ -59,6 +60,7 @@ class Dataset:
     reader: Reader | None = None
     task: str = "classes"
     skipped: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in ("classes", "masks"):
@@ -231,6 +233,10 @@ def _look_in(
 ) -> Listing | Arrays:
     if file is not None and indexes.is_index(root.loose[file]):
         return indexes.index_listing(root, {file: root.loose[file]})
+    if file is None and (found := _of_arrays(root, wanted, report, strict=strict)):
+        return found
+    if file is None and (tables := indexes.index_files(root)):
+        return indexes.index_listing(root, tables)
     if timed := series.series_files(root):
         chosen = {
             name: parts for name, parts in timed.items() if file is None or file.startswith((f"{name}_T", f"{name}.ts"))
@@ -239,12 +245,6 @@ def _look_in(
         return series.series_arrays(root, chosen or timed, wanted.size, skip_bad=wanted.skip_bad, strict=strict)
     if file is not None:
         raise DataError(f"{source}: {indexes.EXPECTED}")
-    if found := arrays.idx_folder(root, wanted.size is not None or not strict, report):
-        return found
-    if found := arrays.numpy_files(root, wanted.channels):
-        return found
-    if tables := indexes.index_files(root):
-        return indexes.index_listing(root, tables)
     if samples := shards.sample_listing(root):
         return samples
     if pairs := listings.mask_pairs(root):
@@ -252,11 +252,21 @@ def _look_in(
     return listings.class_folders(root, strict=strict)
 
 
+def _of_arrays(root: Tree, wanted: Wanted, report: Progress, *, strict: bool) -> Arrays | None:
+    """IDX files, or arrays of NumPy."""
+    found = arrays.idx_folder(root, wanted.size is not None or not strict, report)
+    return found or arrays.numpy_files(root, wanted.channels)
+
+
 def _place(source: str | os.PathLike[str], *, strict: bool) -> tuple[Tree, str | None]:
     """The folder or archive; and the name of a table in it, if that is the source."""
     path = Path(source).expanduser()
     with naming(source):
         table = path.name.lower().endswith(TABLES) and path.is_file()
+        if path.suffix.lower() == ".npy" and path.is_file():
+            raise DataError(
+                f"{path}: one array is inputs or targets; give the folder that holds both, x.npy and y.npy."
+            )
     return (_tree(path.parent, strict), path.name) if table else (_tree(source, strict), None)
 
 
@@ -360,10 +370,28 @@ def _dataset(
     if TRAIN not in parts or TEST not in parts:
         lacking = TEST if TRAIN in parts else TRAIN
         raise DataError(f"{found.name}: nothing is left in its {lacking} part.")
-    data = Dataset(found.name, classes, parts[TRAIN], parts[TEST], parts.get(VALIDATION), reader, found.task, skipped)
+    data = Dataset(
+        name=found.name,
+        classes=classes,
+        train=parts[TRAIN],
+        test=parts[TEST],
+        validation=parts.get(VALIDATION),
+        reader=reader,
+        task=found.task,
+        skipped=skipped,
+        held_out=_held_out(found, parts),
+    )
     if found.task == "classes":
         listings.refuse_unlearned(found.where, classes, _labels(found), data.train.targets.tolist(), skipped)
     return data
+
+
+def _held_out(found: Listing | Arrays, parts: Mapping[str, Split | Stored]) -> tuple[str, ...]:
+    """The parts that :func:`striate.listings.assigned` had to make; a validation part alone became the test part."""
+    given = found.parts.keys() if isinstance(found, Arrays) else {e.part for e in found.examples}
+    own = {TEST, VALIDATION} & given
+    made = {VALIDATION: len(own) < 2, TEST: not own}
+    return tuple(part for part in parts if made.get(part))
 
 
 def _labels(found: Listing | Arrays) -> set[int]:

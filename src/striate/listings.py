@@ -182,7 +182,11 @@ def _check_folders(parts: Mapping[str, Tree], found: Mapping[str, Mapping[str, S
             f"a {kind}'s name ends in {', '.join(EXTENSIONS[kind])}."
         )
     if len(train) < 2:
-        raise DataError(f"{first}: {quoted(train)} is the only class folder; a classifier needs at least 2 classes.")
+        inner = [child.where for child in parts[TRAIN].children.values() if child.children]
+        hint = f" If the folders in it are the classes, give {inner[0]}." if inner else ""
+        raise DataError(
+            f"{first}: {quoted(train)} is the only class folder; a classifier needs at least 2 classes.{hint}"
+        )
     for part in (TEST, VALIDATION):
         if part not in parts:
             continue
