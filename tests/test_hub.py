@@ -171,4 +171,5 @@ def test_names_and_configurations_go_to_the_library(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(library, "load_dataset", answer)
     assert load("hf:ylecun/mnist").name == "mnist"
     assert load("hf:ylecun/mnist:small").name == "mnist-small"
-    assert asked == [(("ylecun/mnist", None), {}), (("ylecun/mnist", "small"), {})]
+    assert load("hf:./mnist").name == "mnist"
+    assert asked == [(("ylecun/mnist", None), {}), (("ylecun/mnist", "small"), {}), ((str(Path.cwd() / "mnist"),), {})]

@@ -213,6 +213,17 @@ def test_message_for_a_zip_that_cannot_be_used(tmp_path: Path, place: int, value
         assert message(work) == f"{member}: {text}"
 
 
+def test_a_member_that_nobody_reads_is_not_judged(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a/1.png": b"1"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.txt", "x" * 1000, zipfile.ZIP_BZIP2)
+    readme, picture = entries(path)
+    assert picture.read() == b"1"
+    assert message(readme.read).endswith(
+        "README.txt: it is packed by method 12; only DEFLATE is read from zip archives."
+    )
+
+
 BAD_MEMBERS = [
     ("checksum", 16, bytes(4), "the archive is damaged: its checksum is wrong."),
     ("shorter than declared", 24, struct.pack("<I", 200), "the archive is damaged or cut short."),

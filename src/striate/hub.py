@@ -112,7 +112,7 @@ def _tables(library: Any, source: str) -> tuple[dict[str, Any], list[str]]:
     local = rest.startswith((".", "/", "~"))
     try:
         if local:
-            path = Path(rest).expanduser()
+            path = Path(rest).expanduser().absolute()  # "nope" alone would be a name on the hub
             saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
             found = library.load_from_disk(str(path)) if saved else library.load_dataset(str(path))
         else:
