@@ -152,9 +152,9 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
         checkpoints.load(path).network()
     assert str(caught.value) == (
         "the weights belong to another network than INPUT 1x8x8 -> CONV 3x3x2 -> RELU -> FC 3: "
-        "conv1.weight is (2, 1, 5, 5) in the file, (2, 1, 3, 3) in the network; "
-        "fc2.bias is (3,) in the file, not there in the network; "
-        "fc2.weight is (3, 3) in the file, not there in the network."
+        "conv1.weight is (2, 1, 5, 5) float32 in the file, (2, 1, 3, 3) float32 in the network; "
+        "fc2.bias is (3,) float32 in the file, not there in the network; "
+        "fc2.weight is (3, 3) float32 in the file, not there in the network."
     )
 
 

@@ -75,7 +75,8 @@ def test_one_process_is_announced_by_nothing() -> None:
 def test_torchrun_and_slurm_are_understood() -> None:
     torchrun = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1", "HOME": "/"}
     assert announced(torchrun) == {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
-    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "gpu[03-06]"}
+    step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "gpu[03-06]"}
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", **step}
     assert announced({**slurm, "SLURM_JOB_ID": "50123"}) == {
         "RANK": "5",
         "WORLD_SIZE": "8",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import random
 import signal
@@ -25,7 +26,7 @@ import striate
 from striate import checkpoint as checkpoints
 from striate import files
 from striate.datasets import Split
-from striate.errors import CheckpointError, DataError, GeometryError, OptionError, OutputError
+from striate.errors import CheckpointError, DataError, GeometryError, OptionError, OutputError, TrainingError
 from striate.images import to_pillow
 from striate.metrics import MaskEvaluation
 
@@ -539,8 +540,135 @@ def test_what_predicts_is_the_average_of_the_weights(bars: Any, tmp_path: Path) 
     assert striate.evaluate(run.folder, bars).loss == pytest.approx(run.metrics["loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_keeps_it(bars: Any, tmp_path: Path, number: signal.Signals) -> None:
+    def send(done: int, total: int, what: str) -> None:
+        if what.startswith("epoch 2 of 3"):
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    given: dict[str, Any] = {"epochs": 3, "batch_size": 32}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(TEXT, bars, out=tmp_path / "run", progress=send, **given)
+    assert str(caught.value) == (
+        f"Stopped after 1 of 3 epochs and 1 steps, which are kept in {tmp_path}/run; "
+        f"go on with: striate train --resume {tmp_path}/run"
+    )
+    assert signal.getsignal(number) == before
+    known = checkpoints.load(tmp_path / "run").training
+    assert known is not None
+    assert known.sums.step == 1
+    done, whole = train(resume=tmp_path / "run", data=bars), train(TEXT, bars, out=tmp_path / "whole", **given)
+    assert without_seconds(done.history) == without_seconds(whole.history)
+    assert (done.folder / "metrics.jsonl").read_text().count('"epoch": 2,') == 1
+
+
+def test_the_best_epoch_is_kept_although_the_run_ended_before_it_was_written(
+    bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("striate.runs._Keeper.keep_best", end)
+        with pytest.raises(KeyboardInterrupt):
+            train(TEXT, bars, out=tmp_path / "run", epochs=2)
+    run = train(resume=tmp_path / "run", data=bars)
+    whole = train(TEXT, bars, out=tmp_path / "whole", epochs=2)
+    for name, tensor in load_file(whole.best).items():
+        assert torch.equal(tensor, load_file(run.best)[name]), name
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
+    bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(trainer: Any, tick: Any) -> float:
+        raise KeyboardInterrupt
+
+    given: dict[str, Any] = {"epochs": 1, "learning_rate": "find"}
+    with monkeypatch.context() as patch:
+        patch.setattr("striate.range_test.best_rate", end)
+        with pytest.raises(KeyboardInterrupt):
+            train(TEXT, bars_folder, out=tmp_path / "run", **given)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]
+    whole = train(TEXT, bars_folder, out=tmp_path / "whole", **given)
+    for again in (train(resume=tmp_path / "run"), train(resume=tmp_path / "run")):
+        for name, tensor in tensors(whole.folder).items():
+            assert torch.equal(tensor, tensors(again.folder)[name]), name
+
+
+def test_what_cannot_begin_leaves_no_folder(bars: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        train(TEXT, bars, out=tmp_path / "run", weights="nowhere.pt")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_was_cut_within_an_epoch_is_not_prolonged(bars: Any, tmp_path: Path) -> None:
+    run = train(TEXT, bars, out=tmp_path / "run", steps=8, batch_size=32, schedule="constant")  # 6 steps an epoch
+    with pytest.raises(OptionError) as caught:
+        train(resume=run.folder, data=bars, steps=12)
+    assert str(caught.value) == (
+        f"{run.folder}: its 8 steps ended within an epoch of 6; such a run cannot be prolonged."
+    )
+
+
+def test_its_own_config_may_be_given_when_a_run_goes_on(bars_folder: Path, tmp_path: Path) -> None:
+    run = train(TEXT, bars_folder, out=tmp_path / "run", epochs=1)
+    again = train(resume=run.folder, config=run.folder / "config.toml")
+    assert again.history == run.history
+
+
+def test_a_loss_that_is_no_number_ends_the_run_within_the_epoch_and_is_never_kept(bars: Any, tmp_path: Path) -> None:
+    seen = []
+    with pytest.raises(TrainingError, match=r"^the loss became (nan|inf) in epoch 1 .* try 1e\+19\.$"):
+        train(
+            "INPUT -> FC", bars, out=tmp_path / "run", batch_size=1, learning_rate=1e20, optimizer="sgd",
+            checkpoint_minutes=1e-9, progress=lambda done, total, what: seen.append(done),
+        )  # fmt: skip
+    assert seen[-1] < 180
+    for tensor in tensors(tmp_path / "run").values():
+        assert torch.isfinite(tensor).all()
+
+
+def test_figures_that_are_not_defined_are_kept_and_read_again(bars: Any, tmp_path: Path) -> None:
+    found = checkpoints.load(train("INPUT -> FC", bars, out=tmp_path / "run", epochs=1).folder)
+    assert found.training is not None
+    history: list[dict[str, float]] = [{"epoch": 1, "iou": math.nan, "loss": math.inf}]
+    known = found.training.model_copy(update={"history": history})
+    checkpoints.save(tmp_path / "a.safetensors", replace(found, training=known))
+    again = checkpoints.load(tmp_path / "a.safetensors").training
+    assert again is not None
+    assert repr(again.history) == "[{'epoch': 1, 'iou': nan, 'loss': inf}]"
+
+
+def test_the_head_is_not_taken_over_for_classes_of_other_names(bars: Any, tmp_path: Path) -> None:
+    first = train("INPUT -> FC", bars, out=tmp_path / "first", epochs=1)
+    given: dict[str, Any] = {"weights": str(first.checkpoint), "steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    same = train("INPUT -> FC", bars, out=tmp_path / "same", **given)
+    others = replace(bars, classes=("lying", "crossed", "standing"))
+    other = train("INPUT -> FC", others, out=tmp_path / "other", **given)
+    kept, mine, anew = (tensors(run.folder)["fc1.weight"] for run in (first, same, other))
+    assert_close(mine, kept)
+    assert not torch.allclose(anew, kept, atol=1e-3)
+
+
+def test_evaluations_are_of_the_plain_loss_whatever_was_learned_with(bars: Any, tmp_path: Path) -> None:
+    run = train(TEXT, bars, out=tmp_path / "run", epochs=1, label_smoothing=0.2, class_weights=(1.0, 2.0, 3.0))
+    found = striate.evaluate(run.folder, bars)
+    assert found.loss == run.history[-1]["loss"]
+    assert isinstance(found, striate.metrics.Evaluation)
+    assert_close(found.loss, float(-found.probabilities.double().gather(1, found.labels[:, None]).log().mean()))
+
+
 def test_early_stopping_ends_a_run_that_no_longer_gets_better(bars: Any, tmp_path: Path) -> None:
-    run = train(TEXT, bars, out=tmp_path / "run", epochs=40, early_stopping=2, learning_rate=1e-12)
+    given: dict[str, Any] = {"epochs": 40, "early_stopping": 2, "learning_rate": 1e-12}
+    with pytest.raises(OptionError) as caught:
+        train(TEXT, bars, out=tmp_path / "run", **given)
+    assert str(caught.value) == (
+        "early_stopping judges by a validation part, and bars has none; hold one out: validation=0.1."
+    )
+    bars = replace(bars, validation=bars.test)
+    run = train(TEXT, bars, out=tmp_path / "run", **given)
     scores = [figures["accuracy"] for figures in run.history]
     best = scores.index(max(scores))
     assert len(scores) == best + 1 + 2
@@ -559,7 +687,8 @@ def test_choices_are_made_by_the_validation_part_and_the_test_part_is_for_the_en
 
 def test_a_config_file_says_what_flags_say_and_a_run_writes_its_own(bars_folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
-    config.write_text(f'network = "{TEXT}"\ndata = "{bars_folder}"\nepochs = 2\nbatch_size = 32\nmilestones = [0.5]\n')
+    sources = f'network = "{TEXT}"\ndata = "{bars_folder}"\n'
+    config.write_text(sources + 'epochs = 2\nbatch_size = 32\nschedule = "step"\nmilestones = [0.5]\n')
     first = train(config=config, out=tmp_path / "first", seed=5)
     again = train(config=first.folder / "config.toml", out=tmp_path / "again")
     for name, tensor in tensors(first.folder).items():

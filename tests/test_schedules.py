@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from striate.options import Options
 from striate.schedules import rate
 
 
-def rates(steps: int = 100, **given: object) -> list[float]:
+def rates(steps: int = 100, **given: Any) -> list[float]:
     options = Options(learning_rate=0.8, **given)
     return [rate(options, step, steps) for step in range(steps + 1)]
 

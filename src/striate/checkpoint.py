@@ -66,13 +66,13 @@ class Training(BaseModel):
         updates: How often the moving average of the weights was updated.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
 
     options: dict[str, Any]
     data: str | None
     examples: int
     digest: str
-    history: list[dict[str, float]]
+    history: list[dict[str, int | float]]
     sums: Sums = Sums()
     updates: int = 0
 
@@ -126,10 +126,9 @@ def fit(built: Network, weights: Mapping[str, Tensor], *, assign: bool = False) 
         assign: Take copies of these tensors in place of the network's own, which may have no memory yet.
 
     Raises:
-        CheckpointError: A name or shape differs; the message shows the first few.
+        CheckpointError: A name, shape or number type differs; the message shows the first few.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wanted, found = _signatures(built.state_dict()), _signatures(weights)
     differences = [
         f"{name} is {found.get(name, 'missing')} in the file, {wanted.get(name, 'not there')} in the network"
         for name in [*wanted, *(name for name in found if name not in wanted)]
@@ -142,6 +141,11 @@ def fit(built: Network, weights: Mapping[str, Tensor], *, assign: bool = False) 
             f"{'; '.join(differences[:3])}{more}."
         )
     built.load_state_dict({name: tensor.clone() for name, tensor in weights.items()}, assign=assign)
+
+
+def _signatures(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Shape and type of each."""
+    return {name: f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()}
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -239,7 +243,7 @@ def _names(values: Any, outputs: tuple[int, ...], task: str) -> tuple[str, ...]:
     """The class names: one text for each output, or map of outputs, all different."""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise CheckpointError(f"class names must be a list of texts, got {values!r:.200}.")
-    scores = outputs[:1] if task == "masks" else outputs
+    scores = outputs[:1] if task == "masks" and outputs[1:] else outputs if task == "classes" else ()
     if len(set(values)) < len(values) or scores != (len(values),):
         raise CheckpointError(f"{len(set(values))} different class names do not fit the network's output {outputs}.")
     return tuple(values)

@@ -7,6 +7,7 @@ Weights are loaded only where that leaves one way.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,10 +65,12 @@ class Contents:
     Args:
         tensors: By name.
         ordered: Whether they stand in the order in which the layers were made.
+        classes: Names of what the last layer tells apart, if the file says so.
     """
 
     tensors: Mapping[str, Tensor]
     ordered: bool
+    classes: tuple[str, ...] | None = None
 
 
 def load(name: str | Path | Architecture, file: str | Path, **variables: Any) -> Network:
@@ -113,12 +116,14 @@ def load(name: str | Path | Architecture, file: str | Path, **variables: Any) ->
     return built.eval()
 
 
-def transfer(built: Network, file: str | Path) -> tuple[str, ...]:
+def transfer(built: Network, file: str | Path, classes: Sequence[str]) -> tuple[str, ...]:
     """The weights of a file into a network that is there: all but those of the last layer if that has other classes.
 
     Args:
         built: Of the same layers as the file's; changed in place.
         file: As for :func:`load`.
+        classes: Names of what it shall tell apart; a file of Striate's says what its own are, and any other file has
+            other classes if their number differs.
 
     Returns:
         The names of the layers that keep their own weights: none, or those that give the scores.
@@ -129,7 +134,7 @@ def transfer(built: Network, file: str | Path) -> tuple[str, ...]:
     path = Path(file)
     contents = read(path)
     pattern = built
-    heads: tuple[str, ...] = ()
+    heads = built.architecture.heads if contents.classes not in (None, tuple(classes)) else ()
     try:
         found = places(pattern, contents)
     except CheckpointError as error:
@@ -210,7 +215,7 @@ def read(path: Path) -> Contents:
         raise CheckpointError(f"{path}: holds no weights.")
     if any(key.count(".") > DEEPEST for key in kept):
         raise CheckpointError(f"{path}: holds names of more than {DEEPEST} parts.")
-    return Contents(kept, ordered=not is_safe and [*kept] != sorted(kept))
+    return Contents(kept, not is_safe and [*kept] != sorted(kept), safe_classes(path) if is_safe else None)
 
 
 def safe_tensors(path: Path) -> dict[str, Tensor]:
@@ -224,6 +229,18 @@ def safe_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: cannot be read as safetensors ({error}); it is damaged or of another kind."
         ) from None
+
+
+def safe_classes(path: Path) -> tuple[str, ...] | None:
+    """The class names in the header of a checkpoint; None for other files."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+    try:
+        return tuple(map(str, json.loads(header["classes"])))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def torch_tensors(path: Path) -> dict[str, Tensor]:

@@ -23,9 +23,10 @@ def _listed(table: Mapping[str, float]) -> str:
     return ", ".join(f"{value:g} for {name}" for name, value in table.items())
 
 
-Whole = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Whole = Annotated[int, Field(ge=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
 
 
 class Options(BaseModel):
@@ -36,7 +37,7 @@ class Options(BaseModel):
     epochs: Whole = Field(15, description="Times that every training example is seen.")
     steps: Whole | None = Field(None, description="Steps of the optimiser in all, in place of epochs.")
     minutes: Positive | None = Field(
-        None, description="Training time after which the run is kept and stops, to be resumed or used as it is."
+        None, description="Time after which this call keeps the run and stops, to be resumed or used as it is."
     )
     batch_size: Whole | Literal["full"] = Field(
         128, description='Examples per step: 1 is stochastic gradient descent, "full" the whole set at once.'
@@ -71,7 +72,11 @@ class Options(BaseModel):
         "none", description='none, light, standard, strong, or a list such as "shift 4, flip, cutout 8".'
     )
     weight_decay: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description=f"Pull of the weights towards zero; not given, {_listed(DECAYS)}."
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        strict=True,
+        description=f"Pull of the weights towards zero; not given, {_listed(DECAYS)}.",
     )
     clip: Positive | None = Field(None, description="Largest norm of all gradients together; longer ones are scaled.")
     ema: Share | None = Field(
@@ -80,16 +85,22 @@ class Options(BaseModel):
     early_stopping: Whole | None = Field(
         None, description="Epochs without improvement on the validation part after which the run ends."
     )
-    validation: Annotated[float, Field(ge=0, le=0.5)] = Field(
+    validation: Annotated[float, Field(ge=0, le=0.5, strict=True)] = Field(
         0.0, description="Share of the training part held out to choose by, where the data has no such part."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description='"auto" takes bfloat16 where the processor multiplies it faster: AMX, or a GPU since 2020.'
     )
     layout: Literal["auto", "contiguous", "channels-last"] = Field("auto", description="Of the maps in memory.")
-    deterministic: bool = Field(False, description="Only algorithms of PyTorch whose results are the same every time.")
+    deterministic: Switch = Field(
+        False, description="Only algorithms of PyTorch whose results are the same every time."
+    )
     seed: int = Field(
-        0, ge=0, lt=2**32, description="Of every random choice: first weights, order, augmentation, held-out examples."
+        0,
+        ge=0,
+        lt=2**32,
+        strict=True,
+        description="Of every random choice: first weights, order, augmentation, held-out examples.",
     )
     device: str = Field("auto", description='"auto" takes a GPU if there is one.')
     parallel: Literal["ddp", "fsdp"] = Field(
@@ -104,16 +115,28 @@ class Options(BaseModel):
     patch: tuple[Whole, ...] | None = Field(
         None, description="Size of random patches to train on, for networks that take any size."
     )
-    skip_bad: bool = Field(False, description="Leave unreadable files out, and name them, instead of stopping.")
-    stream: bool | None = Field(None, description="Read files during training; not given, if they fill the memory.")
-    workers: int = Field(2, ge=0, description="Processes that read files during training.")
+    skip_bad: Switch = Field(False, description="Leave unreadable files out, and name them, instead of stopping.")
+    stream: Switch | None = Field(None, description="Read files during training; not given, if they fill the memory.")
+    workers: int = Field(2, ge=0, strict=True, description="Processes that read files during training.")
     log: tuple[Literal["csv", "tensorboard"], ...] = Field((), description="Figures written besides metrics.jsonl.")
-    report: bool = Field(True, description="Write report.html at the end.")
+    report: Switch = Field(True, description="Write report.html at the end.")
     checkpoint_minutes: Positive = Field(10.0, description="Within an epoch, time between two checkpoints.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sequences(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """TOML and JSON have lists; one thing to log is a list of one."""
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return given | ({"log": (given["log"],)} if isinstance(given.get("log"), str) else {})
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         given = self.model_fields_set
+        if self.sampling == "balanced" and self.class_weights != "none":
+            raise PydanticCustomError("twice", "sampling=balanced and class_weights both make up for rare classes; "
+                                               "leave one of them out")  # fmt: skip
+        if "milestones" in given and self.milestones != (0.5, 0.75) and self.schedule != "step":
+            raise PydanticCustomError("milestones", "milestones belong to schedule=step")
         if self.steps is not None and "epochs" in given and self.epochs != type(self).model_fields["epochs"].default:
             raise PydanticCustomError("both", "steps and epochs both say how long to train; leave one of them out")
         for name, losses in (("label_smoothing", ("softmax", "mse", "softmax+dice")),
@@ -125,8 +148,9 @@ class Options(BaseModel):
         return self
 
     def settled(self) -> dict[str, Any]:
-        """What is really used: the defaults that depend on the optimizer filled in, the rest left out."""
-        chosen = {"learning_rate": self.rate, "weight_decay": self.decay}
+        """What is really used: the defaults that depend on the optimizer filled in, what is None left out."""
+        rate = "find" if self.learning_rate == "find" else self.rate
+        chosen = {"learning_rate": rate, "weight_decay": self.decay}
         settled = self.model_dump(mode="json") | chosen
         return {name: value for name, value in settled.items() if value is not None}
 

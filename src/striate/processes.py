@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -92,21 +93,23 @@ def _cut(first: int, end: int, parts: int, part: int) -> tuple[int, int]:
 def announced(environment: Mapping[str, str]) -> dict[str, str]:
     """What ``torchrun`` says about the processes, or SLURM in its own words; empty for one process.
 
-    >>> slurm = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "77",
-    ...          "SLURM_JOB_NODELIST": "gpu[07-08],cpu1"}
+    >>> slurm = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "77",
+    ...          "SLURM_STEP_NODELIST": "gpu[07-08],cpu1"}
     >>> announced(slurm)
     {'RANK': '3', 'WORLD_SIZE': '4', 'LOCAL_RANK': '1', 'MASTER_ADDR': 'gpu07', 'MASTER_PORT': '20077'}
     """
     if int(environment.get("WORLD_SIZE", "1")) > 1:
         return {name: environment[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in environment}
-    if int(environment.get("SLURM_NTASKS", "1")) == 1 or "SLURM_PROCID" not in environment:
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")  # of srun: a batch script is one process of a job of many
+    if int(tasks) == 1 or "SLURM_PROCID" not in environment:
         return {}
+    hosts = environment.get("SLURM_STEP_NODELIST", "localhost")
     port = PORTS[0] + int(environment.get("SLURM_JOB_ID", "0")) % (PORTS[1] - PORTS[0])
     return {
         "RANK": environment["SLURM_PROCID"],
-        "WORLD_SIZE": environment["SLURM_NTASKS"],
+        "WORLD_SIZE": tasks,
         "LOCAL_RANK": environment.get("SLURM_LOCALID", "0"),
-        "MASTER_ADDR": environment.get("MASTER_ADDR") or first_host(environment.get("SLURM_JOB_NODELIST", "localhost")),
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or first_host(hosts),
         "MASTER_PORT": environment.get("MASTER_PORT") or str(port),
     }
 
@@ -122,7 +125,10 @@ def first_host(listed: str) -> str:
 
 @contextmanager
 def joined() -> Iterator[Group]:
-    """The group of processes that the environment announces; it is left at the end if it was made here."""
+    """The group of processes that the environment announces; made here, it lasts until the process ends.
+
+    A second group could not be made after the first one: the addresses of the first are still in the store.
+    """
     found = announced(os.environ)
     if not found or distributed.is_initialized():
         yield Group.current()
@@ -132,9 +138,12 @@ def joined() -> Iterator[Group]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
     distributed.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo")
-    try:
-        yield Group.current()
-    finally:
+    atexit.register(_leave)
+    yield Group.current()
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
@@ -190,6 +199,9 @@ def sharded(network: nn.Module) -> None:
 
     if Group.current().size == 1:
         raise OptionError("parallel=fsdp shares a network among processes; start several with torchrun.")
+    for layer in network.children():
+        if any(parameter.requires_grad for parameter in layer.parameters()):
+            fully_shard(layer)
     fully_shard(network)
 
 

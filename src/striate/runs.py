@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from . import checkpoint as checkpoints
-from . import feeding, files, notation, optimizing, processes, range_test, showing, starts, training
+from . import feeding, files, machine, notation, optimizing, processes, range_test, showing, starts, training
 from .architecture import Architecture
 from .checkpoint import Checkpoint, Training
 from .datasets import Dataset
@@ -47,6 +50,7 @@ class Run:
         history: One mapping per epoch.
         finished: Whether all epochs are done; else the time was up, and the run can be resumed.
         evaluation: Of the last weights, on the test examples.
+        skipped: Messages about the files that were left out, each with its name.
     """
 
     folder: Path
@@ -58,6 +62,7 @@ class Run:
     history: tuple[dict[str, float], ...]
     finished: bool
     evaluation: Measured = field(repr=False)
+    skipped: tuple[str, ...] = ()
 
 
 def train(
@@ -75,6 +80,7 @@ def train(
     """Train a network on labelled examples and write a run: checkpoints, config, metrics, report.
 
     Under ``torchrun`` or SLURM the same call trains with all processes, with the numbers of one.
+    Ctrl-C and SIGTERM end the step and keep the run; a second one ends it at once.
 
     Args:
         network: Notation text, zoo name or file. A zoo network is adapted to the data's shape and classes; of a text,
@@ -85,7 +91,7 @@ def train(
             under the constant schedule.
         config: A TOML file with any of the above and of the options; what is given here goes before it.
         progress: Called with ``(done, total, what)``.
-        on_epoch: Called with the figures of each finished epoch.
+        on_epoch: Called with the figures of each finished epoch; "part" is the one that they were measured on.
         engine: Runs the steps, if not PyTorch itself; see :mod:`striate.engines`.
         **options: Fields of :class:`Options`.
 
@@ -97,8 +103,14 @@ def train(
         OutputError: The run cannot be written.
         TrainingError: The loss ran away.
     """
+    if resume is not None and config is None and not_begun(Path(resume)):
+        config, out, resume = Path(resume) / CONFIG, resume, None
     if config is not None:
         given = read_config(config)
+        if "steps" in options:
+            given.pop("epochs", None)
+        if "epochs" in options:
+            given.pop("steps", None)
         network = network if network is not None else given.pop("network", None)
         data = data if data is not None else given.pop("data", None)
         out = out if out is not None else given.pop("out", None)
@@ -123,24 +135,49 @@ def _run(
     engine: Engine | None,
 ) -> Run:
     """From the start, or the middle, to the end, or to the end of the time."""
-    start, trainer = _prepared(start, engine, tick)
-    keeper = _Keeper(folder, start, trainer, group)
-    keeper.begin()
-    evaluation = None
+    start, trainer = _prepared(start, folder, group, engine, tick)
+    evaluation, keeper = None, _Keeper(folder, start, trainer, group)
     try:
-        while not trainer.finished and not keeper.time_is_up():
-            evaluation = trainer.epoch(tick, keeper.pauses)
-            keeper.save()
-            if evaluation is not None:
-                keeper.keep_best()
-                if on_epoch is not None and group.first:
-                    on_epoch(trainer.history[-1])
+        with interruptions() as asked:
+            keeper.begin(asked)
+            while not trainer.finished:
+                evaluation = trainer.epoch(tick, keeper.pauses)
+                keeper.save()
+                if evaluation is not None:
+                    keeper.keep_best()
+                    if on_epoch is not None and group.first:
+                        on_epoch({**trainer.history[-1], "part": start.judged_by})
+                if group.agree(bool(asked)):
+                    raise KeyboardInterrupt
+                if keeper.time_is_up():
+                    break
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"Stopped after {len(trainer.history)} of {trainer.epochs} epochs, which are kept in {folder}; "
+            f"Stopped after {keeper.kept}, which are kept in {folder}; "
             f"go on with: striate train --resume {shlex.quote(str(folder))}"
         ) from None
     return _finish(folder, start, trainer, evaluation, group)
+
+
+@contextmanager
+def interruptions() -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM is noted, so that a step comes to its end; the next one ends everything."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals are the main thread's
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -167,8 +204,9 @@ def alone(folder: Path, group: Group) -> Iterator[None]:
             left.unlink(missing_ok=True)
         yield
     finally:
-        with suppress(OSError):  # an open file cannot be removed on Windows
+        with suppress(OSError):  # an open file cannot be removed on Windows, nor a folder that holds something
             (folder / ".lock").unlink()
+            folder.rmdir()
         lock.release()
 
 
@@ -178,6 +216,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
     if not wanted or torch.are_deterministic_algorithms_enabled():
         yield  # the switch imports the compiler, which takes seconds
         return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -185,15 +224,30 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def _prepared(start: Start, engine: Engine | None, tick: Watcher) -> tuple[Start, Trainer]:
+def _prepared(start: Start, folder: Path, group: Group, engine: Engine | None, tick: Watcher) -> tuple[Start, Trainer]:
     """The network in training, as new or as the checkpoint left it, and the start with nothing left to find out."""
-    where = training.device(start.options.device)
+    where = machine.device(start.options.device)
     settled = {"precision": training.precision(start.options, where)}
     start = replace(start, options=start.options.model_copy(update=settled))
-    if start.options.learning_rate == "find":
-        found = range_test.best_rate(_trainer(start, engine), tick)
-        start = replace(start, options=start.options.model_copy(update={"learning_rate": found}))
+    trainer = _trainer(start, engine)
+    if start.options.learning_rate != "find":
+        return start, trainer
+    if group.first:
+        _write_config(folder, start)  # what is killed in the test begins again
+    found = range_test.best_rate(trainer, tick)
+    start = replace(start, options=start.options.model_copy(update={"learning_rate": found}))
     return start, _trainer(start, engine)
+
+
+def _write_config(folder: Path, start: Start) -> None:
+    """What trains the same again."""
+    text = written_config(notation.format(start.architecture), start.source, start.options)
+    files.write(folder / CONFIG, text.encode())
+
+
+def not_begun(folder: Path) -> bool:
+    """Whether a run was ended before its first checkpoint."""
+    return (folder / CONFIG).is_file() and not (folder / checkpoints.FILE).exists()
 
 
 def _trainer(start: Start, engine: Engine | None) -> Trainer:
@@ -222,31 +276,37 @@ class _Keeper:
     def __init__(self, folder: Path, start: Start, trainer: Trainer, group: Group) -> None:
         self.folder, self.start, self.trainer, self.group = folder, start, trainer, group
         self.began = self.saved = time.monotonic()
-        self.spent = sum(figures["seconds"] for figures in trainer.history) + trainer.sums.seconds
+        self.asked: Sequence[int] = ()
+        self.kept = ""
 
     def pauses(self) -> bool:
-        """Whether a checkpoint is due in the middle of an epoch, or the time is up."""
-        return time.monotonic() - self.saved > 60 * self.start.options.checkpoint_minutes or self._late()
+        """Whether a checkpoint is due in the middle of an epoch, the time is up, or somebody asked for the end."""
+        due = time.monotonic() - self.saved > 60 * self.start.options.checkpoint_minutes
+        return due or self._late() or bool(self.asked)
 
     def _late(self) -> bool:
         minutes = self.start.options.minutes
-        return minutes is not None and self.spent + time.monotonic() - self.began > 60 * minutes
+        return minutes is not None and time.monotonic() - self.began > 60 * minutes
 
     def time_is_up(self) -> bool:
         """Whether the minutes are spent, by the first process's clock."""
         return bool(self.group.agree(self._late()))
 
-    def begin(self) -> None:
-        """Write what trains the same again, and the first checkpoint."""
+    def begin(self, asked: Sequence[int]) -> None:
+        """Write what trains the same again, and the first checkpoint; from now on, look whether a signal came."""
+        self.asked = asked
         if self.group.first:
-            text = written_config(notation.format(self.start.architecture), self.start.source, self.start.options)
-            files.write(self.folder / CONFIG, text.encode())
+            _write_config(self.folder, self.start)
         self.save()
+        if self.trainer.history and self.trainer.sums.step == 0:
+            self.keep_best()  # an earlier process may have ended between the checkpoint and this
 
     def save(self) -> None:
         """Write the checkpoint, then the figures of all finished epochs, each under a temporary name first."""
         content = _content(self.start, self.trainer)
         self.saved = time.monotonic()
+        step = f" and {self.trainer.sums.step} steps" if self.trainer.sums.step else ""
+        self.kept = f"{len(self.trainer.history)} of {self.trainer.epochs} epochs{step}"
         if not self.group.first:
             return
         checkpoints.save(self.folder / checkpoints.FILE, content)
@@ -318,7 +378,7 @@ def _new_folder(out: str | Path | None, name: str) -> Path:
             raise OptionError(f"{out}: is a file; a run needs a folder of its own.")
         if (folder / checkpoints.FILE).exists():
             raise OptionError(f"{out}: holds a run already; resume it, or choose another folder.")
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not _left(path) for path in folder.iterdir()):
             raise OptionError(f"{out}: is not empty; a run needs a folder of its own.")
         return folder
     number = 1
@@ -331,6 +391,11 @@ def _new_folder(out: str | Path | None, name: str) -> Path:
             number += 1
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made ({error.strerror}); name a folder with out.") from None
+
+
+def _left(path: Path) -> bool:
+    """Whether a run that was ended before its first checkpoint leaves this."""
+    return path.name in (".lock", CONFIG) or path.match(".*.partial")
 
 
 def _finish(folder: Path, start: Start, trainer: Trainer, last: Measured | None, group: Group) -> Run:
@@ -356,4 +421,5 @@ def _finish(folder: Path, start: Start, trainer: Trainer, last: Measured | None,
         history=history,
         finished=trainer.finished,
         evaluation=evaluation,
+        skipped=start.data.skipped,
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from . import checkpoint as checkpoints
-from . import feeding, files, notation, overlays, pictures, rendering, report, training
+from . import feeding, files, notation, overlays, pictures, rendering, report
 from .analysis import describe
 from .datasets import Dataset
 from .errors import OptionError
@@ -107,7 +107,7 @@ def material(
     return Material(
         classifier=classifier,
         data=loaded,
-        evaluation=classifier.evaluate(loaded.test, training.loss_of(options_of(settings), loaded)),
+        evaluation=classifier.evaluate(loaded.test, options_of(settings).loss),
         history=tuple(found.training.history if found.training else ()),
         settings=settings,
         folder=Path(run) if Path(run).is_dir() else Path(run).parent,

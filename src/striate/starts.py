@@ -60,6 +60,11 @@ class Start:
         """Of the training examples and their targets."""
         return self.data.train.digest()
 
+    @property
+    def judged_by(self) -> str:
+        """The part by which epochs are compared."""
+        return "test" if self.data.validation is None else "validation"
+
     def network(self) -> Network:
         """The network with its first weights: random ones of the seed, those of a file, or those of the run.
 
@@ -78,7 +83,7 @@ class Start:
         if self.checkpoint is not None:
             checkpoints.fit(network, self.checkpoint.raw or self.checkpoint.weights)
         elif self.options.weights is not None:
-            loading.transfer(network, self.options.weights)
+            loading.transfer(network, self.options.weights, self.data.classes)
         return network
 
 
@@ -96,6 +101,8 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
             "or striate.train('lenet5', 'fashion-mnist-mini')."
         )
     options = options_of(given)
+    if options.weights is not None:  # found again from anywhere
+        options = options.model_copy(update={"weights": str(Path(options.weights).expanduser().absolute())})
     if hasattr(network, "architecture") and not isinstance(network, Architecture):
         raise OptionError(
             "train starts weights of its own, from a text, a zoo name or a file, and got a network that has some; "
@@ -127,6 +134,12 @@ def _settled(
     augmentation = recipe(options.augment, kind_of(data), data.task, shape, len(data.classes))
     if options.patch is not None:
         augmentation = replace(augmentation, steps=(Patch(options.patch), *augmentation.steps))
+    if options.early_stopping is not None and data.validation is None:
+        raise OptionError(
+            f"early_stopping judges by a validation part, and {data.name} has none; hold one out: validation=0.1."
+        )
+    if options.sampling == "balanced" and data.task == "masks":
+        raise OptionError("sampling=balanced draws examples by their class, and masks have many; leave it out.")
     loss_of(options, data).check(masks=data.task == "masks", mixed=augmentation.mixes)
     normalisation = found.normalisation if found else Normalisation.of(data.train)
     return Start(name, options, data, source, paper, normalisation, augmentation, found)
@@ -197,7 +210,8 @@ def step_of(
         found = checkpoints.load(source)
         network = found.network().train()
         normalisation: Normalisation | None = found.normalisation
-        loaded = None if data is None else load_for(network.input_shape, data, {}, progress)
+        options = found.training.options if found.training else {}
+        loaded = None if data is None else load_for(shape_of(found), data, options, progress, any_size=network.any_size)
     else:
         paper = zoo.architecture(source, variables)
         loaded = None if data is None else load(data, paper, Options(), progress)
@@ -325,7 +339,8 @@ FREE = (
 
 
 def _check_same(path: Path, stored: Options, options: Options, found: Checkpoint) -> None:
-    changed = [name for name, value in stored if name not in FREE and getattr(options, name) != value]
+    before, now = stored.settled(), options.settled()
+    changed = [name for name, _ in stored if name not in FREE and before.get(name) != now.get(name)]
     if changed:
         raise OptionError(f"{path}: a run goes on with its own {', '.join(changed)}; start a new run to change that.")
     if (options.epochs, options.steps) != (stored.epochs, stored.steps) and options.schedule != "constant":
@@ -333,6 +348,13 @@ def _check_same(path: Path, stored: Options, options: Options, found: Checkpoint
         raise OptionError(
             f"{path}: its schedule was laid out for {planned}; only a run with the constant schedule can be prolonged."
         )
+    if found.training is not None:
+        each = feeding.steps_per_epoch(stored, found.training.examples)
+        cut = stored.steps is not None and len(found.training.history) * each > stored.steps
+        if cut and options.steps != stored.steps:
+            raise OptionError(
+                f"{path}: its {stored.steps} steps ended within an epoch of {each}; such a run cannot be prolonged."
+            )
     done = len(found.training.history) if found.training else 0
     if options.steps is None and options.epochs < done:
         raise OptionError(f"{path}: {done} epochs are done already, more than {options.epochs}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -64,6 +65,12 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+def _unconcerned(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal, and the first one decides; SIGTERM ends a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _by_workers(split: Stored, index_batches: list[list[int]], workers: int, pin: bool) -> Iterator[Pair]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more workers than cores
@@ -74,6 +81,7 @@ def _by_workers(split: Stored, index_batches: list[list[int]], workers: int, pin
             collate_fn=_as_it_is,
             prefetch_factor=AHEAD,
             pin_memory=pin,
+            worker_init_fn=_unconcerned,
             generator=torch.Generator(),  # its own, so that the caller's random numbers do not depend on workers
         )
         found = iter(loader)

@@ -18,8 +18,8 @@ from .datasets import Dataset, Normalisation, Split, Stored
 from .errors import DataError, OptionError, TrainingError
 from .feeding import Batch, Feed, batch_size, key, order, parts, randomness, steps_per_epoch, total_steps
 from .layers import Conv
-from .losses import Loss, balanced, mean
-from .machine import halves
+from .losses import NOTHING, Loss, balanced, mean
+from .machine import device, halves
 from .metrics import Evaluation, MaskEvaluation
 from .networks import Network
 from .optimizing import Average, optimizer, set_rate
@@ -90,6 +90,11 @@ class Trainer:
         self.sums = Sums()
 
     @property
+    def _drawn_by(self) -> Tensor | None:
+        """Classes that examples are drawn by, if they are."""
+        return self.data.train.targets if self.options.sampling == "balanced" else None
+
+    @property
     def steps(self) -> int:
         """Steps of the present epoch: all examples once, or fewer if ``steps`` ends the run within it."""
         each = steps_per_epoch(self.options, self.count)
@@ -117,8 +122,7 @@ class Trainer:
             TrainingError: The loss ran away.
         """
         number, first = len(self.history), self.sums.step
-        targets = self.data.train.targets if self.options.sampling == "balanced" else None
-        batches = order(self.options, number, self.count, targets).split(self.batch_size)
+        batches = order(self.options, number, self.count, self._drawn_by).split(self.batch_size)
         cut = [parts(batch, self.group, self.options.accumulate) for batch in batches[first : self.steps]]
         each = steps_per_epoch(self.options, self.count)
         feed = self.feed(number, [part for batch in cut for part in batch])
@@ -136,10 +140,13 @@ class Trainer:
                 self.sums.step, ends = step + 1, step + 1 == self.steps
                 if step == first or ends or now - looked > GLANCE:
                     looked = now
+                    if self.group.size == 1:  # others would wait for this one
+                        self._check_loss(number, "training", sums.loss())
                     speed = (step + 1 - first) * self.batch_size / (now - began)
                     tick(step + 1, self.steps, self._told(number, sums, speed))
                 if pause is not None and not ends and self.group.agree(pause()):
                     self.sums = sums.fixed(step + 1, time.perf_counter() - began)
+                    self._check_loss(number, "training", self.sums.loss if self._finite() else math.nan)
                     return None
         done = sums.fixed(self.steps, time.perf_counter() - began)
         return self._finish(number, done)
@@ -191,12 +198,17 @@ class Trainer:
     def _finish(self, number: int, done: Sums) -> Measured:
         loss = done.loss
         figures = {"train_loss": loss, "train_accuracy": done.right[0] / max(done.right[1], 1.0)}
-        self._check_loss(number, "training", loss if all(done.counts) else None)
+        self._check_loss(number, "training", loss if done.right[1] else None)
         evaluation = self.evaluate()
-        self._check_loss(number, "test" if self.data.validation is None else "validation", evaluation.loss)
+        judging = "test" if self.data.validation is None else "validation"
+        self._check_loss(number, judging, summary(evaluation)["loss"] if evaluation.confusion.any() else None)
         self.sums = Sums()
         self.history.append({"epoch": number + 1, **figures, **summary(evaluation), "seconds": done.seconds})
         return evaluation
+
+    def _finite(self) -> bool:
+        """Whether all weights are numbers still, which a loss tells a step later; several processes wait for it."""
+        return self.group.size > 1 or all(bool(weight.isfinite().all()) for weight in self.network.parameters())
 
     def _check_loss(self, number: int, part: str, loss: float | None) -> None:
         if loss is None:
@@ -219,7 +231,7 @@ class Trainer:
         step = 0
         with randomness(self.options.seed, 0):
             for epoch in count():
-                batches = order(self.options, epoch, self.count).split(self.batch_size)
+                batches = order(self.options, epoch, self.count, self._drawn_by).split(self.batch_size)
                 cut = [parts(batch, self.group, self.options.accumulate) for batch in batches]
                 feed = self.feed(epoch, [part for batch in cut for part in batch])
                 for batch in cut:
@@ -230,10 +242,13 @@ class Trainer:
                     step += 1
 
     def evaluate(self, split: Split | Stored | None = None) -> Measured:
-        """How the network, or the average of its weights, does; not given, on the examples to judge by."""
+        """How the network, or the average of its weights, does; not given, on the examples to judge by.
+
+        The loss is that of ``options.loss`` alone: smoothed labels and class weights are means of learning.
+        """
         judging = split or self.data.validation or self.data.test
         with self.average.in_place() if self.average is not None else nullcontext():
-            return self.classifier.evaluate(judging, self.loss)
+            return self.classifier.evaluate(judging, self.options.loss)
 
 
 class _Running:
@@ -267,7 +282,7 @@ class _Running:
 
     def loss(self) -> float:
         """The mean so far, of this process's examples."""
-        return float((self.totals * self.group.size / self.counts).sum())
+        return float((self.totals * self.group.size / self.counts.clamp(min=NOTHING)).sum())
 
     def fixed(self, step: int, seconds: float) -> Sums:
         """As plain numbers, over all processes."""
@@ -324,20 +339,6 @@ def counts_of(data: Dataset) -> list[int]:
         _, targets = data.train.take(torch.arange(start, min(start + CHUNK, len(data.train))))
         found += targets.flatten().long().bincount(minlength=len(found))
     return found[: len(data.classes)].tolist()
-
-
-def device(name: str) -> torch.device:
-    """The device of this name; "auto" is a GPU if there is one.
-
-    Raises:
-        OptionError: It cannot be used here.
-    """
-    if name == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"device={name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 def precision(options: Options, where: torch.device) -> str:
