@@ -173,3 +173,11 @@ def test_names_and_configurations_go_to_the_library(monkeypatch: pytest.MonkeyPa
     assert load("hf:ylecun/mnist:small").name == "mnist-small"
     assert load("hf:./mnist").name == "mnist"
     assert asked == [(("ylecun/mnist", None), {}), (("ylecun/mnist", "small"), {}), ((str(Path.cwd() / "mnist"),), {})]
+
+
+def test_names_of_classes_may_be_numbers(tmp_path: Path) -> None:
+    """The table holds places, whatever is called so."""
+    table(12, library.Image(), library.ClassLabel(names=["1", "0"])).save_to_disk(tmp_path / "digits")
+    data = load(f"hf:{tmp_path / 'digits'}")
+    assert data.classes == ("1", "0")
+    assert data.train.targets.tolist() == [value % 2 for value in data.train.inputs[:, 0, 0, 0].tolist()]

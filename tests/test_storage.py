@@ -386,3 +386,8 @@ def test_a_tar_that_leads_back_is_refused(tmp_path: Path) -> None:
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
             archive.addfile(info)
         assert message(lambda: tree(path)) == f"{path}: a.png: the archive is damaged or cut short."  # noqa: B023
+
+
+def test_folders_of_a_zip_may_be_written_with_backslashes(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"cat\\1.png": b"x", "cat\\": b"", "..\\dog\\2.png": b"yz"})
+    assert [(file.name, file.read()) for file in entries(path)] == [("cat/1.png", b"x"), ("dog/2.png", b"yz")]

@@ -564,7 +564,7 @@ def _clean(name: str) -> str:
 def _zip(path: Path) -> list[Member]:
     try:
         with naming(path), zipfile.ZipFile(path) as archive:
-            found = {info.filename: info for info in archive.infolist() if _kept(info.filename)}
+            found = {info.filename: info for info in archive.infolist() if _kept(_slashed(info))}
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
         if isinstance(error, DataError):
             raise
@@ -572,9 +572,14 @@ def _zip(path: Path) -> list[Member]:
     return [_zip_member(path, info) for info in found.values()]
 
 
+def _slashed(info: zipfile.ZipInfo) -> str:
+    """A member's name with the slashes that the format asks for, and some programs of Windows do not write."""
+    return info.filename.replace("\\", "/")
+
+
 def _zip_member(path: Path, info: zipfile.ZipInfo) -> Member:
     return Member(
-        name=_clean(info.filename),
+        name=_clean(_slashed(info)),
         archive=path,
         member=info.filename,
         declared=info.file_size,
