@@ -10,7 +10,6 @@ import torch
 
 import striate
 from striate.datasets import Dataset, Split
-from striate.processes import joined
 
 PLAIN = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
 NORMALISED = "INPUT 1x8x8 -> CONV 3x3x4 -> BN -> RELU -> POOL -> FC 8 -> BN -> FC 3"
@@ -49,6 +48,5 @@ def trained(case: str, folder: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined():
-        for name in sys.argv[2:]:
-            trained(name, sys.argv[1])
+    for name in sys.argv[2:]:
+        trained(name, sys.argv[1])

@@ -23,6 +23,11 @@ TRAINING = Training(
 )
 
 
+def put(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) -> None:
+    """A file of Striate's format with any description."""
+    save_file(tensors, path, metadata={"digest": checkpoints.digest(tensors)} | header)
+
+
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     torch.manual_seed(0)
@@ -95,7 +100,7 @@ def test_foreign_weights(tmp_path: Path) -> None:
         checkpoints.load(path)
     assert str(caught.value) == (
         f"{path}: holds weights, but not the network, classes and normalisation that a Striate checkpoint holds "
-        "(its format is None, expected 'striate checkpoint 2')."
+        "(its format is None, expected 'striate checkpoint 3')."
     )
 
 
@@ -138,16 +143,25 @@ DAMAGE: list[dict[str, Any]] = [
 def test_a_damaged_description(tmp_path: Path, damage: dict[str, Any]) -> None:
     path = tmp_path / "damaged.safetensors"
     header = {name: value for name, value in (HEADER | damage).items() if value is not None}
-    save_file({"fc1.weight": torch.ones(2)}, path, metadata=header)
+    put({"fc1.weight": torch.ones(2)}, path, header)
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(path)
     assert str(caught.value).startswith(f"{path}: its description is damaged (")
 
 
+def test_a_changed_number_is_noticed(written: Path) -> None:
+    content = bytearray(written.read_bytes())
+    content[-3] ^= 1
+    written.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(written)
+    assert str(caught.value) == f"{written}: is damaged: its numbers are not those that were written."
+
+
 def test_weights_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     weights = striate.network("INPUT 1x8x8 -> CONV 5x5x2 -> RELU -> FC 3 -> RELU -> FC 3").state_dict()
-    save_file(weights, path, metadata=HEADER)
+    put(weights, path, HEADER)
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(path).network()
     assert str(caught.value) == (
@@ -169,6 +183,6 @@ def test_building_a_network_leaves_the_random_numbers_of_the_caller_alone(writte
 def test_a_hostile_description_allocates_nothing(tmp_path: Path) -> None:
     path = tmp_path / "huge.safetensors"
     text = "INPUT 1x8x8 -> FC 999999999 -> FC 999999999 -> FC 3"
-    save_file({"fc1.weight": torch.ones(2)}, path, metadata=HEADER | {"notation": text})
+    put({"fc1.weight": torch.ones(2)}, path, HEADER | {"notation": text})
     with pytest.raises(CheckpointError, match="the weights belong to another network"):
         checkpoints.load(path).network()

@@ -193,7 +193,8 @@ def test_only_a_constant_schedule_can_be_prolonged(bars: Any, tmp_path: Path) ->
     with pytest.raises(OptionError) as caught:
         train(resume=run.folder, data=bars, epochs=2)
     assert str(caught.value) == (
-        f"{run.folder}: its schedule was laid out for 1 epochs; only a run with the constant schedule can be prolonged."
+        f"{run.folder}: its schedule was laid out for 1 epochs; only a run with the constant schedule can "
+        f"be prolonged. A new run can start from its weights: weights={run.folder}/checkpoint.safetensors."
     )
     options: dict[str, Any] = {"schedule": "constant", "batch_size": 32}
     whole = train(TEXT, bars, out=tmp_path / "whole", epochs=2, **options)
@@ -279,7 +280,10 @@ def test_a_run_is_never_overwritten(bars: Any, tmp_path: Path, monkeypatch: pyte
     assert folders == [Path("runs/network-bars"), Path("runs/network-bars-2")]
     with pytest.raises(OptionError) as caught:
         train("INPUT -> FC", bars, epochs=1, out=folders[0])
-    assert str(caught.value) == f"{folders[0]}: holds a run already; resume it, or choose another folder."
+    assert str(caught.value) == (
+        f"{folders[0]}: holds a run already; go on with it by striate train --resume {folders[0]}, "
+        "or name another folder."
+    )
 
 
 def test_a_zoo_network_is_adapted_and_pictures_are_brought_to_a_texts_size(
@@ -464,8 +468,9 @@ def test_masks_without_a_label_judge_nothing(circles: Any, tmp_path: Path) -> No
 
 
 PATCHES = {
-    (99, 99): "patch=(99, 99) cannot be cut: the examples are (1, 24, 32).",
-    (9,): "patch=(9,) cannot be cut: the examples are (1, 24, 32).",
+    (99, 99): "patch=99x99 does not fit into the examples, which are 24x32.",
+    (99,): "patch=99x99 does not fit into the examples, which are 24x32.",
+    (9, 9, 9): "patch=9x9x9 does not fit into the examples, which are 24x32.",
 }
 
 
@@ -620,7 +625,9 @@ def test_its_own_config_may_be_given_when_a_run_goes_on(bars_folder: Path, tmp_p
 
 def test_a_loss_that_is_no_number_ends_the_run_within_the_epoch_and_is_never_kept(bars: Any, tmp_path: Path) -> None:
     seen = []
-    with pytest.raises(TrainingError, match=r"^the loss became (nan|inf) in epoch 1 .* try 1e\+19\.$"):
+    with pytest.raises(
+        TrainingError, match=r"^the loss became (nan|inf) in epoch 1 .* try 1e\+19, or learning_rate=find\.$"
+    ):
         train(
             "INPUT -> FC", bars, out=tmp_path / "run", batch_size=1, learning_rate=1e20, optimizer="sgd",
             checkpoint_minutes=1e-9, progress=lambda done, total, what: seen.append(done),

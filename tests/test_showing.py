@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,12 @@ def test_without_a_finished_epoch_there_is_no_time_to_tell(bars: Any, tmp_path: 
     m = material(bars, "INPUT {} -> FC 3", tmp_path, history=())
     facts = {"Training pictures": "180", "Parameters": "195", "Multiply-adds": "unknown", "Epochs": "none finished"}
     assert showing._facts(m, 195, None) == facts
+
+
+def test_files_that_were_left_out_are_named(bars: Any, tmp_path: Path) -> None:
+    left = tuple(f"{n}.png: the file is empty." for n in range(7))
+    facts = showing._facts(material(replace(bars, skipped=left), "INPUT {} -> FC 3", tmp_path), 1, 1)
+    assert facts["Files left out"] == f"7: {'; '.join(left[:5])}; …"
 
 
 def test_the_speed_counts_the_examples_that_were_seen(bars: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The format is safetensors: numbers and text, never code. The text that describes
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from .networks import Network, network
 from .options import options_of
 from .readers import TYPES, Reader
 
-FORMAT = "striate checkpoint 2"
+FORMAT = "striate checkpoint 3"
 FILE = "checkpoint.safetensors"
 BEST = "best.safetensors"
 OPTIMIZER, RAW = "optimizer/", "raw/"
@@ -164,6 +165,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     header = {
         "format": FORMAT,
+        "digest": digest(tensors),
         "notation": checkpoint.notation,
         "classes": json.dumps(checkpoint.classes),
         "task": checkpoint.task,
@@ -174,6 +176,15 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "training": "null" if checkpoint.training is None else checkpoint.training.model_dump_json(),
     }
     files.write(path, serialise(tensors, metadata=header))
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all numbers, by the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -203,6 +214,8 @@ def load(path: str | Path) -> Checkpoint:
             f"{path}: holds weights, but not the network, classes and normalisation that a Striate checkpoint holds "
             f"(its format is {header.get('format')!r}, expected {FORMAT!r})."
         )
+    if header.get("digest") != digest(tensors):
+        raise CheckpointError(f"{path}: is damaged: its numbers are not those that were written.")
     try:
         return _read(header, tensors)
     except (KeyError, TypeError, ValueError, RecursionError, StriateError) as error:

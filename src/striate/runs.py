@@ -377,7 +377,8 @@ def _new_folder(out: str | Path | None, name: str) -> Path:
         if folder.exists() and not folder.is_dir():
             raise OptionError(f"{out}: is a file; a run needs a folder of its own.")
         if (folder / checkpoints.FILE).exists():
-            raise OptionError(f"{out}: holds a run already; resume it, or choose another folder.")
+            again = f"striate train --resume {shlex.quote(str(out))}"
+            raise OptionError(f"{out}: holds a run already; go on with it by {again}, or name another folder.")
         if folder.exists() and any(not _left(path) for path in folder.iterdir()):
             raise OptionError(f"{out}: is not empty; a run needs a folder of its own.")
         return folder

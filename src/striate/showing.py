@@ -31,6 +31,8 @@ SHOWN = ("curves", "accuracy", "confusion", "mistakes", "calibration", "masks", 
 FILES = {"signal": "sound.wav", "series": "series.csv", "volume": "volume.npy"}
 WORST = 6
 """How many masks are shown."""
+NAMED = 5
+"""How many of the files that were left out are named."""
 LOOKED_AT = 256
 """Among how many test examples, at even distances, the worst masks are looked for."""
 
@@ -227,6 +229,9 @@ def _facts(m: Material, parameters: int, macs: int | None) -> dict[str, str]:
         options, count = options_of(m.settings), len(m.data.train)
         shown = feeding.examples_shown(options, count, len(m.history) * feeding.steps_per_epoch(options, count))
         facts[f"{many.capitalize()} per second"] = f"{shown / seconds:,.0f}"
+    if m.data.skipped:
+        facts["Files left out"] = f"{len(m.data.skipped)}: {'; '.join(m.data.skipped[:NAMED])}"
+        facts["Files left out"] += "; …" if len(m.data.skipped) > NAMED else ""
     return facts
 
 

@@ -111,6 +111,8 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
     paper = zoo.architecture(network)
     named = not isinstance(network, Architecture) and str(network) in zoo.names()
     loaded = data if isinstance(data, Dataset) else load(data, None if named else paper, options, progress)
+    if options.patch is not None and len(options.patch) == 1:
+        options = options.model_copy(update={"patch": options.patch * (len(loaded.shape) - 1)})
     masks, count = loaded.task == "masks", len(loaded.classes)
     shape = loaded.shape if options.patch is None else (loaded.shape[0], *options.patch)
     if named:
@@ -245,9 +247,11 @@ def check_fit(paper: Architecture, data: Dataset, options: Options) -> None:
     if options.patch is not None:
         wanted = (data.shape[0], *options.patch)
         fits = len(wanted) == len(data.shape) and all(p <= n for p, n in zip(wanted, data.shape, strict=True))
-        if not fits or not takes_any_size(paper):
-            reason = f"the examples are {data.shape}" if not fits else "the network has layers of one size, such as FC"
-            raise OptionError(f"patch={options.patch} cannot be cut: {reason}.")
+        if not fits:
+            patch, whole = ("x".join(map(str, size)) for size in (options.patch, data.shape[1:]))
+            raise OptionError(f"patch={patch} does not fit into the examples, which are {whole}.")
+        if not takes_any_size(paper):
+            raise OptionError("patch is for networks that take any size, and this one has layers of one, such as FC.")
         paper.adapted(data.shape).shapes()  # the whole examples, by which it is judged
     if paper.input_shape != wanted:
         what = KINDS.get(len(wanted), "examples")
@@ -346,7 +350,8 @@ def _check_same(path: Path, stored: Options, options: Options, found: Checkpoint
     if (options.epochs, options.steps) != (stored.epochs, stored.steps) and options.schedule != "constant":
         planned = f"{stored.steps} steps" if stored.steps else f"{stored.epochs} epochs"
         raise OptionError(
-            f"{path}: its schedule was laid out for {planned}; only a run with the constant schedule can be prolonged."
+            f"{path}: its schedule was laid out for {planned}; only a run with the constant schedule can be prolonged. "
+            f"A new run can start from its weights: weights={path / checkpoints.FILE}."
         )
     if found.training is not None:
         each = feeding.steps_per_epoch(stored, found.training.examples)

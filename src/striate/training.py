@@ -217,7 +217,8 @@ class Trainer:
         if not loss < DIVERGED * guessing:
             raise TrainingError(
                 f"the loss became {loss:.2g} in epoch {number + 1} (guessing would give {guessing:.2g}): "
-                f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}."
+                f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}, or "
+                "learning_rate=find."
             )
 
     @property
