@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 import striate
 from striate import cli, data_verbs, images
+from striate.metrics import Evaluation
 from striate.operations import OPERATIONS
 
 VERBS = (
@@ -197,7 +199,13 @@ def test_the_whole_way(striate_: Any, bars_folder: Path, tmp_path: Path) -> None
 
     picture = bars_folder / "test" / "crossed" / "002.png"
     code, out, _ = striate_("predict", str(out_folder), str(picture), "--top", "1")
-    assert (code, out.startswith(f"{picture}: crossed ")) == (0, True)
+    head, rule, row = out.splitlines()
+    assert (code, head.split(), set(rule)) == (0, ["file", "class", "probability"], {"-"})
+    assert row.split()[:2] == [str(picture), "crossed"]
+    out = striate_("predict", str(out_folder), str(picture), str(picture.parent), "--top", "2")[1]
+    head, _, *rows = out.splitlines()
+    assert (head.split(), len(rows)) == (["file", "class", "probability", "then"], 21)
+    assert len({row.index(" %") for row in rows}) == 1
     code, out, _ = striate_("predict", str(out_folder), str(bars_folder / "test" / "crossed"), "--json")
     assert [entry["label"] for entry in json.loads(out)].count("crossed") >= 16
 
@@ -432,7 +440,7 @@ def test_masks_are_written_beside_predictions(striate_: Any, circles: Any, tmp_p
     numpy.save(tmp_path / "circles.npy", circles.test.inputs[:2].numpy())
     words = ["predict", str(run.folder), str(tmp_path / "circles.npy"), "--masks", str(tmp_path / "masks")]
     code, out, _ = striate_(*words)
-    assert (code, len(out.splitlines())) == (0, 2)
+    assert (code, len(out.splitlines())) == (0, 4)
     expected = striate.predict(run.folder, circles.test.inputs[:2])
     for path, one in zip(sorted((tmp_path / "masks").iterdir()), expected, strict=True):
         assert one.mask is not None
@@ -440,3 +448,58 @@ def test_masks_are_written_beside_predictions(striate_: Any, circles: Any, tmp_p
     code, out, err = striate_("evaluate", str(run.folder))
     assert (code, out) == (2, "")
     assert err == "Error: the checkpoint does not say what it was trained on; name the data too.\n"
+
+
+EVALUATION = """
+Accuracy 75.00 %, top 2 100.00 % of 4 examples, loss 0.5000, calibration error 0.2750
+
+class                support  precision  recall      f1
+-------------------------------------------------------
+cat                        2     0.6667  1.0000  0.8000
+dog                        2     1.0000  0.5000  0.6667
+cow                        0          –       –       –
+-------------------------------------------------------
+mean of the classes        4     0.8333  0.7500  0.7333
+
+true \\ predicted  0  1  2
+-------------------------
+0 cat             2  0  0
+1 dog             1  1  0
+2 cow             0  0  0
+"""
+
+
+def test_an_evaluation_says_means_and_what_was_taken_for_what() -> None:
+    """Counted by hand: three cats are said, of which two are right, and one dog."""
+    said = torch.tensor([[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.6, 0.4, 0.0], [0.1, 0.9, 0.0]])
+    found = Evaluation(("cat", "dog", "cow"), torch.tensor([0, 0, 1, 1]), said, 0.5)
+    assert data_verbs.measured_text(found, 2) == EVALUATION.strip()
+    many = Evaluation(tuple(map(str, range(21))), torch.tensor([0]), torch.eye(21)[:1], 0.0)
+    text = data_verbs.measured_text(many)
+    assert text.startswith("Accuracy 100.00 %, top 5 100.00 % of 1 examples")
+    assert "predicted" not in text
+
+
+def test_figures_name_the_part_and_files_left_out_are_named(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "bars"
+    shutil.copytree(bars_folder, root)
+    broken = root / "train" / "lying" / "000.png"
+    broken.write_bytes(b"no picture")
+    words = ["--data", str(root), "--epochs", "1", "--skip-bad", "--validation", "0.1", "--out", str(tmp_path / "run")]
+    code, _, err = striate_("train", "INPUT -> FC", *words)
+    assert code == 0
+    assert [words in err for words in ("validation loss ", "validation accuracy ", "test loss")] == [True, True, False]
+    left = [line for line in err.splitlines() if line.startswith("Left out: ")]
+    assert (len(left), left[0].startswith(f"Left out: {broken}: no reader of ")) == (1, True)
+    code, out, err = striate_("evaluate", str(tmp_path / "run"), "--top-k", "2", "--json")
+    assert (code, "top_2" in json.loads(out), err.splitlines()) == (0, True, left)
+    code, out, err = striate_("predict", str(tmp_path / "run"), str(broken.parent), "--skip-bad", "--json")
+    assert (code, len(json.loads(out)), err.splitlines()) == (0, 59, left)
+    for number in range(1, 25):
+        (broken.parent / f"x{number}.png").write_bytes(b"no picture")
+    err = striate_("predict", str(tmp_path / "run"), str(broken.parent), "--skip-bad", "--csv")[2]
+    assert (len(err.splitlines()), err.splitlines()[-1]) == (21, "Left out: 5 more files.")
+    numpy.save(tmp_path / "zeros.npy", numpy.zeros((1, 1, 8, 8), numpy.uint8))
+    files = [str(path) for path in (broken.parent / "003.png", tmp_path / "zeros.npy", broken)]
+    code, out, err = striate_("predict", str(tmp_path / "run"), *files)
+    assert (code, len(out.splitlines()), err) == (1, 4, f"Error: {left[0].removeprefix('Left out: ')}\n")

@@ -196,6 +196,10 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.
     no_form = "the ending says no form; end it in .onnx (ONNX) or .pt2 (torch.export), or give form='onnx' or "
     refusals: list[tuple[dict[str, Any], str]] = [
         (dict(path="a.h5"), f"a.h5: {no_form}form='torch'."),
+        (
+            dict(path="a.onnx", form="torch"),
+            "a.onnx: form='torch' contradicts the ending, which says 'onnx'; change one.",
+        ),
         (dict(path="a.onnx", batch=0), "batch=0: give 'any', or a whole number of at least 1."),
         (dict(path="a.onnx", batch="all"), "batch='all': give 'any', or a whole number of at least 1."),
     ]

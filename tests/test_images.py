@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from striate import images
@@ -497,3 +499,26 @@ def test_pictures_are_read_from_archives_bytes_and_open_files(tmp_path: Path) ->
     assert message(lambda: images.read(bad)).startswith(f"{tmp_path / 'a.zip'}: bad.png: no reader of BMP,")
     (tmp_path / "a.zip").write_bytes(b"")
     assert message(lambda: images.read(good)) == f"{good}: the archive is damaged or cut short."
+
+
+SIDES = st.integers(1, 40)
+
+
+@given(SIDES, SIDES, SIDES, SIDES)
+def test_a_mask_that_is_laid_back_over_its_picture(height: int, width: int, rows: int, columns: int) -> None:
+    """Of a picture that fit made smaller, fit gives the mask again; of one that it made larger, the picture comes back.
+
+    Both for the nearest pixel, which is how masks are read.
+    """
+
+    def nearest(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        picture = Image.fromarray(mask.numpy())
+        return torch.from_numpy(np.array(ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.NEAREST)))
+
+    numbers = torch.arange(max(height * width, rows * columns)) % 251
+    mask, picture = (numbers[: a * b].view(a, b).byte() for a, b in ((rows, columns), (height, width)))
+    if max(rows / height, columns / width) <= 1:
+        assert torch.equal(nearest(images.placed(mask, (height, width), 255), (rows, columns)), mask)
+    else:
+        back = images.placed(nearest(picture, (rows, columns)), (height, width), 255)
+        assert torch.equal(back[back != 255], picture[back != 255])

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
+import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.lib import format as npy_format
+from torch.nn import functional as F
 
 import striate
-from striate.datasets import Split
+from striate import datasets, volumes
+from striate.datasets import Normalisation, Split
 from striate.errors import CheckpointError, DataError, OptionError
+from striate.images import to_pillow
 from striate.losses import Loss
 from striate.prediction import Classifier
 
@@ -117,3 +126,191 @@ def test_large_sets_are_scored_in_chunks_with_the_same_result(bars_run: Any, bar
     classifier = Classifier.load(bars_run.folder)
     many = bars.test.inputs.repeat(20, 1, 1, 1)
     torch.testing.assert_close(classifier.scores(many)[-60:], classifier.scores(bars.test.inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_predictions_come_in_the_order_of_the_input(
+    bars_run: Any, bars_folder: Path, bars: Any, tmp_path: Path
+) -> None:
+    array = tmp_path / "a.npy"
+    np.save(array, bars.test.inputs[:2].numpy())
+    first, second = sorted((bars_folder / "test" / "lying").iterdir())[:2]
+    found = striate.predict(bars_run.folder, [first, array, second])
+    assert [one.picture for one in found] == [str(first), f"{array}: 0", f"{array}: 1", str(second)]
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """The first bytes of an NPY file that declares so much."""
+    file = BytesIO()
+    npy_format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": "|u1"})
+    return file.getvalue()
+
+
+def test_arrays_that_declare_more_than_they_hold(bars_run: Any, tmp_path: Path) -> None:
+    alone, packed = tmp_path / "huge.npy", tmp_path / "huge.npz"
+    alone.write_bytes(header((10**12, 1, 8, 8)))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("x.npy", alone.read_bytes())
+    for path, place in ((alone, str(alone)), (packed, f"{packed}: x.npy")):
+        with pytest.raises(DataError) as caught:
+            striate.predict(bars_run.folder, path)
+        assert str(caught.value) == (
+            f"{place}: its header declares 1000000000000x1x8x8 uint8 = 64,000,000,000,000 bytes; 0 follow."
+        )
+
+
+def test_a_packed_array_is_not_unfolded_beyond_the_limit(
+    bars_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((1000, 1, 8, 8), np.uint8))
+    monkeypatch.setattr(volumes.npy, "__defaults__", (50_000,))
+    with pytest.raises(DataError) as caught:
+        striate.predict(bars_run.folder, tmp_path / "bomb.npz")
+    assert str(caught.value) == (
+        f"{tmp_path / 'bomb.npz'}: x.npy: it declares 64,128 bytes; at most 50,000 are read of one file."
+    )
+
+
+def test_arrays_of_files_are_read_a_batch_at_a_time(bars_run: Any, bars: Any, tmp_path: Path) -> None:
+    many = bars.test.inputs.repeat(20, 1, 1, 1)
+    for name, kept in (("c.npy", many.numpy()), ("fortran.npy", np.asfortranarray(many.numpy()))):
+        np.save(tmp_path / name, kept)
+        assert isinstance(volumes.mapped(tmp_path / name), np.memmap)
+        found = striate.predict(bars_run.folder, tmp_path / name)
+        expected = striate.predict(bars_run.folder, many)
+        assert [one.probabilities for one in found] == [one.probabilities for one in expected]
+    np.savez(tmp_path / "two.npz", x=many.numpy(), z=many.numpy())
+    with pytest.raises(DataError) as caught:
+        striate.predict(bars_run.folder, tmp_path / "two.npz")
+    assert str(caught.value) == f"{tmp_path / 'two.npz'}: it holds x, z; expected one array, (N, C, *spatial)."
+    np.save(tmp_path / "floats.npy", np.zeros((2, 1, 8, 8), ">f8"))
+    with pytest.raises(DataError) as caught:
+        striate.predict(bars_run.folder, tmp_path / "floats.npy")
+    assert str(caught.value) == (
+        f"{tmp_path / 'floats.npy'}: examples are uint8 (N, 1, 8, 8), got float64 (2, 1, 8, 8)."
+    )
+
+
+def test_outputs_that_are_no_numbers_say_no_class() -> None:
+    net = striate.network("INPUT 1x4 -> FC 2")
+    classifier = Classifier(net, ("a", "b"), Normalisation((0.0,), (1.0,)), dtype=torch.float32)
+    with pytest.raises(DataError) as caught:
+        striate.predict(classifier, torch.tensor([[[1.0, 2.0, 3.0, 4.0]], [[torch.nan, 0.0, 0.0, 0.0]]]))
+    assert str(caught.value) == (
+        "1: the network's outputs for it are not numbers (NaN), so they say no class: its values are not finite, or "
+        "the network's weights ran away in training."
+    )
+
+
+def test_other_data_without_parts_is_measured_whole(
+    bars_run: Any, bars: Any, bars_folder: Path, tmp_path: Path
+) -> None:
+    """Only what the run was trained on is split as for the run."""
+    other = tmp_path / "other"
+    shutil.copytree(bars_folder / "test", other)
+    assert int(striate.evaluate(bars_run.folder, other).confusion.sum()) == 60
+    assert int(striate.evaluate(bars_run.folder, other, split="all").confusion.sum()) == 60
+    assert int(striate.evaluate(bars_run.folder, datasets.load(other)).confusion.sum()) == 60
+    with pytest.raises(OptionError) as caught:
+        striate.evaluate(bars_run.folder, other, split="train")
+    assert str(caught.value) == "split=train: other has no parts of its own; give split=all."
+    own = striate.train("INPUT -> FC", other, out=tmp_path / "run", epochs=1, report=False, validation=0.2)
+    assert (own.evaluation.to_dict()["examples"], own.metrics["loss"]) == (9, striate.evaluate(own.folder).loss)
+    assert int(striate.evaluate(own.folder, other).confusion.sum()) == 9
+    shutil.move(other, tmp_path / "moved")
+    assert int(striate.evaluate(own.folder, tmp_path / "moved").confusion.sum()) == 9
+    assert int(striate.evaluate(own.folder, bars_folder, split="train").confusion.sum()) == 180
+    with pytest.raises(OptionError) as caught:
+        striate.evaluate(own.folder, bars_folder, split="validation")
+    assert str(caught.value) == "split=validation: bars has no validation part."
+
+
+def test_files_that_are_left_out_are_named(bars_run: Any, bars_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(bars_folder / "test", tmp_path / "mixed")
+    broken = tmp_path / "mixed" / "lying" / "000.png"
+    broken.write_bytes(b"no picture")
+    said: list[str] = []
+    found = striate.predict(bars_run.folder, broken.parent, skip_bad=True, on_skip=said.append)
+    assert (len(found), len(said), said[0].startswith(f"{broken}: no reader of BMP")) == (19, 1, True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        striate.predict(bars_run.folder, broken.parent, skip_bad=True)
+    assert [str(one.message) for one in caught] == said
+    given: dict[str, Any] = {"epochs": 1, "report": False, "skip_bad": True}
+    run = striate.train("INPUT -> FC", tmp_path / "mixed", out=tmp_path / "run", **given)
+    assert run.skipped == tuple(said)
+    again: list[str] = []
+    striate.evaluate(run.folder, on_skip=again.append)
+    assert again == said
+
+
+def discs(number: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture with one bright half, and where that is."""
+    mask = torch.zeros(height, width, dtype=torch.uint8)
+    mask[:, : width // 2 + number % 3] = 1
+    return (mask * 200 + 20)[None], mask
+
+
+@pytest.fixture(scope="module")
+def halves_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run on masks that a threshold finds, of files of 16x24 at 8x8."""
+    root = tmp_path_factory.mktemp("halves")
+    for folder in ("images", "masks"):
+        (root / "data" / folder).mkdir(parents=True)
+    for number in range(12):
+        picture, mask = discs(number, 16, 24)
+        to_pillow(picture).save(root / "data" / "images" / f"{number}.png")
+        to_pillow(mask[None]).save(root / "data" / "masks" / f"{number}.png")
+    given: dict[str, Any] = {"size": 8, "epochs": 40, "batch_size": 2, "optimizer": "momentum", "report": False}
+    return striate.train("INPUT -> CONV 1x1x2", root / "data", out=root / "run", **given)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (24, 16), (8, 8), (5, 9), (61, 40)])
+def test_masks_lie_over_the_files_that_they_are_of(halves_run: Any, tmp_path: Path, height: int, width: int) -> None:
+    picture, mask = discs(0, height, width)
+    to_pillow(picture).save(tmp_path / "a.png")
+    (found,) = striate.predict(halves_run.folder, tmp_path / "a.png")
+    assert found.mask is not None
+    assert found.mask.shape == (height, width)
+    side = min(height, width)
+    seen = torch.zeros(height, width, dtype=torch.bool)
+    top, left = (height - side) / 2, (width - side) / 2
+    seen[int(top + 0.5) : int(top + 0.5) + side, int(left + 0.5) : int(left + 0.5) + side] = True
+    assert ((found.mask == 255) == ~seen).all()
+    near_edge = F.max_pool2d((mask[None, None] != mask[:, [0, *range(width - 1)]][None, None]).float(), 21, 1, 10)[0, 0]
+    sure = seen & (near_edge == 0) if side > 8 else seen & False
+    assert torch.equal(found.mask[sure], mask[sure])
+
+
+def test_all_parts_of_masks_weigh_by_their_labelled_pixels() -> None:
+    """Two parts of two pictures, of which one has a single labelled pixel: the loss is the mean over pixels."""
+    net = striate.network("INPUT 1x2x2 -> CONV 1x1x2")
+    classifier = Classifier(net, ("a", "b"), Normalisation((0.0,), (255.0,)), task="masks")
+    inputs = torch.arange(16, dtype=torch.uint8).view(4, 1, 2, 2) * 16
+    masks = torch.tensor([[[0, 1], [1, 0]], [[1, 1], [0, 0]], [[0, 255], [255, 255]], [[255, 255], [255, 255]]])
+    masks = masks.byte()
+    parts = [Split(inputs[:2], masks[:2]), Split(inputs[2:], masks[2:])]
+    together = classifier.evaluate(parts)
+    expected = F.cross_entropy(classifier.scores(inputs), masks.long(), ignore_index=255)
+    assert together.loss == pytest.approx(expected.item())
+    assert int(together.confusion.sum()) == 9
+
+
+def test_signals_do_not_run_backwards() -> None:
+    net = striate.network("INPUT 1x4 -> FC 2")
+    classifier = Classifier(net, ("a", "b"), Normalisation((0.0,), (1.0,)), dtype=torch.float32)
+    with pytest.raises(OptionError) as caught:
+        striate.predict(classifier, torch.zeros(1, 1, 4), average="flip")
+    assert str(caught.value) == (
+        "average=flip mirrors pictures and volumes, left for right; signals and series it would let run backwards. "
+        "Take none."
+    )
+
+
+def test_a_device_that_is_not_there(bars_run: Any, bars_folder: Path) -> None:
+    for call in (
+        lambda: striate.predict(bars_run.folder, bars_folder, device="gpu0"),
+        lambda: striate.evaluate(bars_run.folder, device="gpu0"),
+    ):
+        with pytest.raises(OptionError) as caught:
+            call()
+        assert str(caught.value).startswith("device='gpu0' cannot be used here: ")

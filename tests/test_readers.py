@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
 import struct
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from striate import images
@@ -196,3 +199,17 @@ def test_message_for_a_description_that_is_none(values: Any) -> None:
     assert message(lambda: Reader.from_dict(values)) == (
         f"a reader is described by kind, shape, rate, dtype, got {values!r}."
     )
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=3, max_size=3))
+def test_a_mask_of_a_volume_comes_back_to_its_place(sizes: list[tuple[int, int]]) -> None:
+    """A volume that is cropped and laid back equals itself wherever it was seen."""
+    size, wanted = zip(*sizes, strict=True)
+    volume = torch.arange(math.prod(size), dtype=torch.float32).view(1, *size) % 200
+    file = io.BytesIO()
+    np.save(file, volume[0].numpy())
+    reader = Reader("volume", (1, *wanted))
+    back = reader.placed(reader.read(file.getvalue())[0], file.getvalue(), 255)
+    assert back.shape == size
+    assert torch.equal(back[back != 255], volume[0][back != 255])
+    assert int((back != 255).sum()) == math.prod(map(min, size, wanted))

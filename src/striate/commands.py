@@ -26,6 +26,9 @@ Network = Annotated[str, typer.Argument(help="A network text, the name of a zoo 
 Run = Annotated[str, typer.Argument(help="A run's folder, or its checkpoint file.")]
 
 
+MOST_NAMED = 20
+"""Files that are named when they were left out."""
+
 WRONG_USAGE = (OptionError, UnknownNameError, NotationError)
 
 
@@ -109,6 +112,19 @@ def percent(share: float) -> str:
 def show_values(values: Any, text: str, as_json: bool) -> None:
     """Print a result: text for people, or JSON for programs."""
     typer.echo(json.dumps(values, ensure_ascii=False, indent=2) if as_json else text)
+
+
+@contextmanager
+def left_out() -> Iterator[Callable[[str], None]]:
+    """A function that is told which files were left out; they are named on standard error in the end."""
+    found: list[str] = []
+    try:
+        yield found.append
+    finally:
+        for message in found[:MOST_NAMED]:
+            typer.echo(f"Left out: {message}", err=True)
+        if len(found) > MOST_NAMED:
+            typer.echo(f"Left out: {len(found) - MOST_NAMED:,} more files.", err=True)
 
 
 @contextmanager

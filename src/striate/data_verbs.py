@@ -17,9 +17,15 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from .commands import AsJson, Run, numbers, one_network, percent, progress_bar, show_values, verb
-from .errors import OptionError, unknown_name
+from . import tables
+from .commands import AsJson, Run, left_out, numbers, one_network, percent, progress_bar, show_values, verb
+from .errors import OptionError, StriateError, unknown_name
 
+MOST_CLASSES = 20
+"""Of a confusion matrix that is printed."""
+
+Average = Annotated[str, typer.Option(help="none, flip or ten-crop: the mean over several views.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto takes a GPU if there is one.")]
 Data = Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")]
 
 
@@ -91,13 +97,13 @@ def train(
         bound = one_network("train", network, values)
         network = notation.format(zoo.architecture(network, {name: choices[0] for name, choices in bound.items()}))
     first = announced(os.environ).get("RANK", "0") == "0"
-    with progress_bar(first) as (bar, line), stopping_on_sigterm():
+    with left_out() as skipped, progress_bar(first) as (bar, line), stopping_on_sigterm():
 
         def figures(f: Mapping[str, Any]) -> None:
             overlap = f"   IoU {f['iou']:.4f}" if "iou" in f else ""
             line(
-                f"epoch {f['epoch']:3}   train loss {f['train_loss']:.4f}   test loss {f['loss']:.4f}   "
-                f"test accuracy {100 * f['accuracy']:6.2f} %{overlap}   {f['seconds']:.1f} s"
+                f"epoch {f['epoch']:3}   train loss {f['train_loss']:.4f}   {f['part']} loss {f['loss']:.4f}   "
+                f"{f['part']} accuracy {100 * f['accuracy']:6.2f} %{overlap}   {f['seconds']:.1f} s"
             )
 
         run = runs.train(
@@ -110,6 +116,8 @@ def train(
             on_epoch=None if as_json else figures,
             **options,
         )
+        for message in run.skipped if first else ():
+            skipped(message)
     if first:
         show_values(_run_values(run), _run_text(run), as_json)
 
@@ -177,16 +185,26 @@ def data(
 def evaluate(
     run: Run,
     data: Data = None,
-    split: Annotated[str, typer.Option(help="test, validation, train or all.")] = "test",
-    average: Annotated[str, typer.Option(help="none, flip or ten-crop: the mean over several views.")] = "none",
+    split: Annotated[
+        str, typer.Option(help="test, validation, train or all; of other data without such parts, all is measured.")
+    ] = "test",
+    average: Average = "none",
+    top_k: Annotated[
+        int | None, typer.Option(help="Also how often the class is among the K most probable.  [5 from 10 classes on]")
+    ] = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained network on labelled examples: accuracy, precision, recall, F1, calibration; IoU for masks."""
     from . import prediction
 
-    with progress_bar() as (bar, _):
-        found = prediction.evaluate(run, data, split=split, average=average, progress=bar)
-    show_values(found.to_dict(), measured_text(found), as_json)
+    given: dict[str, Any] = {"split": split, "average": average, "device": device}
+    with left_out() as skipped, progress_bar() as (bar, _):
+        found = prediction.evaluate(run, data, progress=bar, on_skip=skipped, **given)
+    if top_k is not None and not hasattr(found, "top_k"):
+        raise OptionError(f"--top-k {top_k}: this network gives every pixel a class; leave it out.")
+    more = {} if top_k is None else {f"top_{top_k}": found.top_k(top_k)}  # type: ignore[union-attr]
+    show_values(found.to_dict() | more, measured_text(found, top_k), as_json)
 
 
 @verb("striate predict runs/lenet5-fashion-mnist-mini shoe.png")
@@ -196,7 +214,8 @@ def predict(
         list[str], typer.Argument(help="Files, folders, archives, patterns or .npy arrays; - reads standard input.")
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to print for each example.")] = 3,
-    average: Annotated[str, typer.Option(help="none, flip or ten-crop: the mean over several views.")] = "none",
+    average: Average = "none",
+    device: Device = "auto",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable files out.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a table for spreadsheets, one example a line.")] = False,
     masks: Annotated[str | None, typer.Option(help="Folder for the masks of networks that give some, as PNG.")] = None,
@@ -208,9 +227,10 @@ def predict(
     sources: list[Any] = [
         one for word in examples for one in (prediction.standard_input(stdin()) if word == "-" else [word])
     ]
-    classifier = prediction.Classifier.load(run)
-    with progress_bar() as (bar, _):
-        found = prediction.predictions(classifier, sources, average=average, skip_bad=skip_bad, progress=bar)
+    classifier = prediction.Classifier.load(run, device)
+    given: dict[str, Any] = {"average": average, "skip_bad": skip_bad}
+    with left_out() as skipped, progress_bar() as (bar, _):
+        found = prediction.predictions(classifier, sources, progress=bar, on_skip=skipped, **given)
         if masks is not None:
             found = _with_masks(found, Path(masks), classifier.task)
         for line in _lines(found, classifier.classes, top, "json" if as_json else "csv" if csv else "text"):
@@ -223,7 +243,7 @@ def stdin() -> bytes:
 
 
 def _lines(found: Iterable[Any], classes: tuple[str, ...], top: int, form: str) -> Iterator[str]:
-    """Predictions as lines, one by one, so that memory stays as it is."""
+    """Predictions as lines: a table for people, or JSON or CSV one by one, so that memory stays as it is."""
     if form == "json":
         yield "["
         before = ""
@@ -233,14 +253,27 @@ def _lines(found: Iterable[Any], classes: tuple[str, ...], top: int, form: str) 
             before = json.dumps(one.to_dict(), ensure_ascii=False)
         yield f"{before}\n]"
         return
-    if form == "csv":
-        yield _row(["picture", "label", "probability", *classes])
+    if form == "text":
+        yield from _table(found, top)
+        return
+    yield _row(["picture", "label", "probability", *classes])
     for one in found:
-        ranked = one.probabilities
-        if form == "csv":
-            yield _row([one.picture, one.label, one.probability, *(ranked[name] for name in classes)])
-        else:
-            yield f"{one.picture}: " + ", ".join(f"{n} {percent(share)}" for n, share in list(ranked.items())[:top])
+        yield _row([one.picture, one.label, one.probability, *(one.probabilities[name] for name in classes)])
+
+
+def _table(found: Iterable[Any], top: int) -> Iterator[str]:
+    """Aligned, with what was seen before an error."""
+    rows, failure = [], None
+    try:
+        for one in found:
+            (label, share), *others = list(one.probabilities.items())[:top]
+            row = {"file": one.picture, "class": label, "probability": percent(share)}
+            rows.append(row | ({"then": ", ".join(f"{n} {percent(p)}" for n, p in others)} if top > 1 else {}))
+    except StriateError as error:
+        failure = error
+    yield from tables.aligned(rows, ("file", "class", "then")) if rows else ()
+    if failure is not None:
+        raise failure
 
 
 def _row(values: Iterable[Any]) -> str:
@@ -251,14 +284,21 @@ def _row(values: Iterable[Any]) -> str:
 
 
 def _with_masks(found: Iterable[Any], folder: Path, task: str) -> Iterator[Any]:
-    """Predictions whose masks are written on the way, each under the name of its picture."""
-    from . import images
+    """Predictions whose masks are written on the way, each under the name of its file: PNG, or NPY unless flat."""
+    import numpy as np
+
+    from . import files, images
 
     if task != "masks":
         raise OptionError(f"--masks {folder}: this network gives each example one class, and no mask.")
     for number, one in enumerate(found):
-        name = PurePosixPath(one.picture.replace(": ", "/")).stem
-        images.write_mask(folder / f"{number:05}-{name}.png", one.mask)
+        name = f"{number:05}-{PurePosixPath(one.picture.replace(': ', '/')).stem}"
+        if one.mask.dim() == 2:
+            images.write_mask(folder / f"{name}.png", one.mask)
+        else:
+            content = io.BytesIO()
+            np.save(content, one.mask.numpy())
+            files.write(folder / f"{name}.npy", content.getvalue())
         yield one
 
 
@@ -286,29 +326,47 @@ def show(
     show_values([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
 
 
-def measured_text(found: Any) -> str:
-    """An evaluation as a person reads it: the whole in a line, then a row for each class."""
+def measured_text(found: Any, top_k: int | None = None) -> str:
+    """An evaluation as a person reads it: the whole in a line, a row for each class, and what was taken for what.
+
+    Args:
+        found: The evaluation.
+        top_k: Also say how often the class is among so many; None is 5 if there are 10 classes or more.
+    """
     masks = hasattr(found, "mean_iou")
-    names = ("iou", "dice") if masks else ("precision", "recall", "f1")
-    described = found.to_dict()
+    names: tuple[str, ...] = ("iou", "dice") if masks else ("precision", "recall", "f1")
     if masks:
+        means = {"iou": found.mean_iou, "dice": found.mean_dice}
         head = (
             f"Mean IoU {_figure(found.mean_iou)}, pixel accuracy {_figure(found.pixel_accuracy)} "
-            f"of {found.pictures:,} pictures, loss {found.loss:.4f}"
+            f"of {found.pictures:,} pictures, loss {_figure(found.loss)}"
         )
     else:
-        top = f", top 5 {100 * found.top_k(5):.2f} %" if len(found.classes) > 9 else ""
+        means = found.macro
+        k = top_k or (5 if len(found.classes) > 9 else None)
+        top = "" if k is None else f", top {k} {100 * found.top_k(k):.2f} %"
         head = (
             f"Accuracy {100 * found.accuracy:.2f} %{top} of {len(found.labels):,} examples, loss {found.loss:.4f}, "
             f"calibration error {found.calibration_error():.4f}"
         )
-    width = max(map(len, found.classes))
-    rows = [f"  {'':{width}}  {'support':>10}" + "".join(f"  {name:>9}" for name in names)]
-    for name, figures in described["classes"].items():
-        rows.append(
-            f"  {name:{width}}  {figures['support']:>10,}" + "".join(f"  {_figure(figures[n]):>9}" for n in names)
-        )
-    return "\n".join([head, *rows])
+    figures = [*((name, one["support"], one) for name, one in found.to_dict()["classes"].items())]
+    figures.append(("mean of the classes", sum(support for _, support, _ in figures), means))
+    rows = [
+        {"class": name, "support": f"{support:,}", **{one: _figure(values[one]) for one in names}}
+        for name, support, values in figures
+    ]
+    return "\n".join([head, "", *tables.aligned(rows, ["class"], total=True), *_confusion_text(found)])
+
+
+def _confusion_text(found: Any) -> list[str]:
+    """A row for each true class, a column for each predicted one; nothing if there are too many."""
+    if len(found.classes) > MOST_CLASSES:
+        return []
+    rows = [
+        {"true \\ predicted": f"{number} {name}", **{str(column): f"{count:,}" for column, count in enumerate(counts)}}
+        for number, (name, counts) in enumerate(zip(found.classes, found.confusion.tolist(), strict=True))
+    ]
+    return ["", *tables.aligned(rows, ["true \\ predicted"])]
 
 
 def _figure(value: float | None) -> str:

@@ -117,7 +117,7 @@ def export(
     Args:
         source: A run's folder, its checkpoint, or a classifier.
         path: The file; an earlier one is replaced.
-        form: "onnx" or "torch"; not given, the ending of the path says it.
+        form: "onnx" or "torch"; not given, the ending of the path says it, which it must not contradict.
         batch: How many examples go in at a time: "any", or one number.
         size: Spatial size of the input; not given, that of the training examples, also if patches of them were learned.
         dtype: Of the input; not given, that of the training examples.
@@ -164,11 +164,13 @@ def export(
 
 def _form(path: Path, form: str | None) -> str:
     """The form asked for, or that of the path's ending."""
+    found = next((name for name, ending in FORMS.items() if path.suffix.lower() == ending), None)
     if form is not None:
         if form not in FORMS:
             raise unknown_name("form", form, FORMS)
+        if found not in (None, form):
+            raise OptionError(f"{path}: form={form!r} contradicts the ending, which says {found!r}; change one.")
         return form
-    found = next((name for name, ending in FORMS.items() if path.suffix.lower() == ending), None)
     if found is None:
         raise OptionError(
             f"{path}: the ending says no form; end it in .onnx (ONNX) or .pt2 (torch.export), or give form='onnx' or "

@@ -219,6 +219,32 @@ def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
 
 
+def placed(mask: Tensor, size: tuple[int, int], outside: int) -> Tensor:
+    """A mask of what :func:`fit` gave, laid over the picture that it was given: each pixel is the nearest one.
+
+    Args:
+        mask: ``(H, W)``.
+        size: ``(height, width)`` of the picture.
+        outside: What stands where the picture was cropped.
+
+    >>> placed(torch.tensor([[1, 2]]), (2, 6), outside=0).tolist()
+    [[0, 1, 1, 2, 2, 0], [0, 1, 1, 2, 2, 0]]
+    """
+    scale = max(has / wanted for has, wanted in zip(mask.shape, size, strict=True))
+    rows, columns = (_nearest(wanted, has, scale) for has, wanted in zip(mask.shape, size, strict=True))
+    found = mask.new_full(size, outside)
+    found[rows[0], columns[0].T] = mask[rows[1], columns[1].T]
+    return found
+
+
+def _nearest(wanted: int, has: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Along one axis, as columns: the pixels that a crop shows, and the pixels of the crop that show them."""
+    pixels = torch.arange(wanted, dtype=torch.float64) + 0.5 - (wanted - has / scale) / 2
+    shown = ((pixels * scale).ceil() - 1).long()  # fit takes the later one of two pixels that are equally near
+    inside = ((shown >= 0) & (shown < has)).nonzero()
+    return inside, shown[inside]
+
+
 def from_pillow(picture: Image.Image, *, channels: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
     """A Pillow picture as a uint8 tensor ``(C, H, W)``; the arguments are those of :func:`read`.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,22 +18,31 @@ import torch
 from torch import Tensor
 
 from . import checkpoint as checkpoints
-from . import datasets, notation, storage, views
+from . import datasets, notation, storage, views, volumes
 from .checkpoint import Checkpoint
 from .datasets import Dataset, Normalisation, Split, Stored
 from .errors import DataError, OptionError
+from .listings import TEST, TRAIN
 from .losses import Loss
+from .machine import device as device_of
 from .metrics import Evaluation, MaskEvaluation
 from .networks import Network
 from .readers import TYPES, Reader
-from .storage import Entry, Memory
+from .splits import IGNORED
+from .storage import Entry, File, Memory
 
 CHUNK = 500
 LARGEST = 2**26  # numbers in a map
 SPLITS = ("test", "validation", "train", "all")
 
 Progress = Callable[[int, int, str], None]
+Report = Callable[[str], None]
 Source = str | os.PathLike[str]
+
+
+def warn(message: str) -> None:
+    """What was left out, as a warning of Python's."""
+    warnings.warn(message, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -55,15 +66,21 @@ class Classifier:
     dtype: torch.dtype = torch.uint8
 
     @staticmethod
-    def load(checkpoint: Source | Checkpoint) -> Classifier:
+    def load(checkpoint: Source | Checkpoint, device: str = "cpu") -> Classifier:
         """From a checkpoint, its file, or the folder of its run.
+
+        Args:
+            checkpoint: Which.
+            device: Where it computes; "auto" is a GPU if there is one.
 
         Raises:
             CheckpointError: There is none, or it is damaged.
+            OptionError: There is no such device.
         """
+        where = device_of(device)
         found = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.load(Path(checkpoint))
-        dtype = TYPES[found.dtype]
-        return Classifier(found.network(), found.classes, found.normalisation, found.reader, found.task, dtype)
+        network, dtype = found.network().to(where), TYPES[found.dtype]
+        return Classifier(network, found.classes, found.normalisation, found.reader, found.task, dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,27 +129,32 @@ class Classifier:
 
     def evaluate(
         self,
-        split: Split | Stored,
+        split: Split | Stored | Sequence[Split | Stored],
         loss: str | Loss = "softmax",
         average: str = "none",
         progress: Progress | None = None,
     ) -> Evaluation | MaskEvaluation:
         """Accuracy, confusion and mean loss on labelled examples; for masks, how they overlap.
 
-        The loss is that of one view; probabilities are averaged over several if ``average`` says so.
+        Args:
+            split: The examples, or several parts of them, which are one then.
+            loss: It is that of one view.
+            average: Views whose probabilities are averaged.
+            progress: Called with ``(done, total, what)``.
 
         Raises:
             GeometryError: The network cannot take examples of this size.
         """
-        if average != "ten-crop":
-            self.check_size(split.shape)
+        parts = [split] if isinstance(split, Split | Stored) else split
+        for part in parts if average != "ten-crop" else ():
+            self.check_size(part.shape)
+        done, total = 0, sum(map(len, parts))
         loss = Loss(loss) if isinstance(loss, str) else loss
         found = MaskEvaluation.of(self.classes)
         totals: Any = 0.0
         counts: Any = 0.0
         kept = []
-        for indices in torch.arange(len(split)).split(self.chunk(split.shape)):
-            inputs, targets = split.take(indices)
+        for inputs, targets in (batch for part in parts for batch in self._batches(part)):
             scores = self.scores(views.central(average, inputs, self.network.input_shape[1:]))
             targets = targets.to(scores.device)
             totals = totals + torch.stack(loss.totals(scores, targets)).double().cpu()
@@ -142,13 +164,18 @@ class Classifier:
                 found = found.add(said, targets)
             else:
                 kept.append((targets.cpu(), said.cpu()))
+            done += len(inputs)
             if progress is not None:
-                progress(int(indices[-1]) + 1, len(split), "evaluating")
+                progress(done, total, "evaluating")
         value = float((totals / counts).sum()) if counts.all() else None
         if self.task == "masks":
             return replace(found, loss=value)
         labels, probabilities = (torch.cat(column) for column in zip(*kept, strict=True))
         return Evaluation(self.classes, labels, probabilities, math.nan if value is None else value)
+
+    def _batches(self, part: Split | Stored) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in torch.arange(len(part)).split(self.chunk(part.shape)):
+            yield part.take(indices)
 
 
 @dataclass(frozen=True)
@@ -160,7 +187,8 @@ class Prediction:
         label: The most probable class; of a mask, the one of most pixels.
         probability: Of that class; of a mask, its share of the pixels.
         probabilities: Of every class, most probable first; of a mask, the shares.
-        mask: The most probable class of every pixel, uint8 ``(*spatial)``; None for networks that give one class.
+        mask: The most probable class of every pixel, uint8 ``(*spatial)``; of a file, laid over all of it, with 255
+            where the network saw nothing of it. None for networks that give one class.
     """
 
     picture: str
@@ -181,7 +209,9 @@ def predict(
     *,
     average: str = "none",
     skip_bad: bool = False,
+    device: str = "auto",
     progress: Progress | None = None,
+    on_skip: Report = warn,
 ) -> list[Prediction]:
     """What a trained network says about examples.
 
@@ -192,14 +222,17 @@ def predict(
             examples. Files are brought to the size of the training examples exactly as these were.
         average: "none", "flip" or "ten-crop": the mean over several views.
         skip_bad: Leave out files that cannot be read.
+        device: "auto" takes a GPU if there is one.
         progress: Called with ``(done, total, what)``.
+        on_skip: Called with a message that names the file, for each that is left out; not given, it is a warning.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
         DataError: An example cannot be read, or there is none; the message names the file.
-        OptionError: There are no such views of such examples.
+        OptionError: There are no such views of such examples, or no such device.
     """
-    return list(predictions(checkpoint, examples, average=average, skip_bad=skip_bad, progress=progress))
+    given: dict[str, Any] = {"skip_bad": skip_bad, "device": device, "progress": progress, "on_skip": on_skip}
+    return list(predictions(checkpoint, examples, average=average, **given))
 
 
 def predictions(
@@ -208,48 +241,63 @@ def predictions(
     *,
     average: str = "none",
     skip_bad: bool = False,
+    device: str = "auto",
     progress: Progress | None = None,
+    on_skip: Report = warn,
 ) -> Iterator[Prediction]:
     """As :func:`predict`, one by one: no more than a batch of examples is in memory.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
         DataError: An example cannot be read, or there is none; the message names the file.
-        OptionError: There are no such views of such examples.
+        OptionError: There are no such views of such examples, or no such device.
     """
-    classifier = checkpoint if isinstance(checkpoint, Classifier) else Classifier.load(checkpoint)
+    classifier = checkpoint if isinstance(checkpoint, Classifier) else Classifier.load(checkpoint, device)
     views.check(average, classifier.network.input_shape, masks=classifier.task == "masks")
     if isinstance(examples, Tensor | np.ndarray):
-        yield from _of_array(classifier, torch.as_tensor(examples), average, "")
+        yield from _of_array(classifier, examples, average, "")
         return
     shape = views.taken_at(average, classifier.shape)
     reader = None if classifier.reader is None else replace(classifier.reader, shape=shape)
     found = list(files_of(reader, [examples] if isinstance(examples, str | os.PathLike) else examples))
-    size, done = classifier.chunk(shape), 0
-    for start in range(0, len(found), size):
-        chunk = found[start : start + size]
-        for place in (one for one in chunk if is_array(one, reader)):
-            yield from _of_array(classifier, _array(place), average, f"{place}: ")
-        pairs = list(_readable(reader, [one for one in chunk if not is_array(one, reader)], skip_bad))
-        if pairs:
-            said = classifier.probabilities(torch.stack([inputs for _, inputs in pairs]), average)
-            yield from (
-                prediction(str(place), row, classifier.classes) for (place, _), row in zip(pairs, said, strict=True)
-            )
-        done += len(chunk)
-        if progress is not None:
-            progress(done, len(found), "predicting")
+    done = 0
+    for array, places in groupby(found, lambda place: is_array(place, reader)):
+        for chunk in _chunks(list(places), 1 if array else classifier.chunk(shape)):
+            if array:
+                yield from _of_array(classifier, _array(chunk[0]), average, f"{chunk[0]}: ")
+            else:
+                yield from _of_files(classifier, reader, chunk, average, on_skip if skip_bad else None)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(found), "predicting")
 
 
-def _readable(reader: Reader | None, places: Iterable[Entry], skip_bad: bool) -> Iterator[tuple[Entry, Tensor]]:
+def _chunks(places: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def _of_files(
+    classifier: Classifier, reader: Reader | None, places: Sequence[Entry], average: str, on_skip: Report | None
+) -> Iterator[Prediction]:
+    if reader is None:
+        raise DataError(f"{places[0]}: the network was trained on arrays; give a file of them, .npy or .npz.")
+    pairs = list(_readable(reader, places, on_skip))
+    if not pairs:
+        return
+    said = classifier.probabilities(torch.stack([inputs for _, inputs in pairs]), average)
+    for (place, _), row in zip(pairs, said, strict=True):
+        found = prediction(str(place), row, classifier.classes)
+        yield found if found.mask is None else replace(found, mask=reader.placed(found.mask, place, IGNORED))
+
+
+def _readable(reader: Reader, places: Iterable[Entry], on_skip: Report | None) -> Iterator[tuple[Entry, Tensor]]:
     for place in places:
         try:
-            if reader is None:
-                raise DataError(f"{place}: the network was trained on arrays; give a file of them, .npy or .npz.")
             yield place, reader.read(place)
-        except DataError:
-            if not skip_bad:
+        except DataError as error:
+            if on_skip is None:
                 raise
+            on_skip(str(error))
 
 
 def is_array(place: Entry, reader: Reader | None) -> bool:
@@ -258,39 +306,57 @@ def is_array(place: Entry, reader: Reader | None) -> bool:
     return ending == "npz" or (ending == "npy" and (reader is None or reader.kind in ("picture", "signal")))
 
 
-def _array(place: Entry) -> Tensor:
-    """The only array of an NPY or NPZ file."""
-    with storage.naming(place), place.open() as file:
-        try:
-            found = np.load(file, allow_pickle=False)
-            names = getattr(found, "files", None)
-            if names is not None and len(names) != 1:
-                raise DataError(f"{place}: it holds the arrays {', '.join(names)}; expected one, (N, C, *spatial).")
-            return torch.as_tensor(found if names is None else found[names[0]])
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{place}: it cannot be read as an array: {error}.") from None
+def _array(place: Entry) -> Any:
+    """The only array of an NPY or NPZ file; that of an NPY file stays there until it is looked at."""
+    if not place.name.lower().endswith(".npz"):
+        return volumes.mapped(place)
+    if not isinstance(place, File):
+        raise DataError(f"{place}: an archive in an archive is not read; unpack it first.")
+    with storage.naming(place):
+        inside = storage.tree(place.path).files
+    if len(inside) != 1:
+        names = ", ".join(file.name.removesuffix(".npy") for file in inside) or "nothing"
+        raise DataError(f"{place}: it holds {names}; expected one array, (N, C, *spatial).")
+    return volumes.npy(inside[0])
 
 
-def _of_array(classifier: Classifier, inputs: Tensor, average: str, where: str) -> Iterator[Prediction]:
-    wanted, dtype = classifier.network.input_shape, classifier.dtype
-    fits = inputs.dim() == len(wanted) + 1 and (average == "ten-crop" or inputs.shape[1:] == wanted)
-    if classifier.network.any_size and inputs.dim() == len(wanted) + 1:
-        fits = inputs.shape[1] == wanted[0]
-    if not fits or inputs.dtype != dtype or not len(inputs):
+def _of_array(classifier: Classifier, inputs: Any, average: str, where: str) -> Iterator[Prediction]:
+    wanted, dtype, shape = classifier.network.input_shape, name_of(classifier.dtype), tuple(inputs.shape)
+    fits = len(shape) == len(wanted) + 1 and (average == "ten-crop" or shape[1:] == wanted)
+    if classifier.network.any_size and len(shape) == len(wanted) + 1:
+        fits = shape[1] == wanted[0]
+    if not fits or name_of(inputs.dtype) != dtype or not len(inputs):
         raise DataError(
-            f"{where}examples are {str(dtype).removeprefix('torch.')} (N, {', '.join(map(str, wanted))}), "
-            f"got {str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}."
+            f"{where}examples are {dtype} (N, {', '.join(map(str, wanted))}), got {name_of(inputs.dtype)} {shape}."
         )
     if average != "ten-crop":
-        classifier.check_size(inputs.shape[1:])
-    for start in range(0, len(inputs), size := classifier.chunk(inputs.shape[1:])):
-        said = classifier.probabilities(inputs[start : start + size], average)
+        classifier.check_size(shape[1:])
+    for start in range(0, len(inputs), size := classifier.chunk(shape[1:])):
+        chunk = inputs[start : start + size]
+        if not isinstance(chunk, Tensor):
+            chunk = torch.from_numpy(np.array(chunk, dtype))
+        said = classifier.probabilities(chunk, average)
         yield from (prediction(f"{where}{n}", row, classifier.classes) for n, row in enumerate(said, start))
+
+
+def name_of(dtype: Any) -> str:
+    """What messages call a type of PyTorch's or NumPy's, whichever its byte order.
+
+    >>> name_of(torch.int16), name_of(np.dtype(">i2"))
+    ('int16', 'int16')
+    """
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
 
 
 def prediction(name: str, probabilities: Tensor, classes: tuple[str, ...]) -> Prediction:
     """What probabilities of classes, or of the classes of each pixel, say."""
-    mask = probabilities.argmax(0).to(torch.uint8).cpu() if probabilities.dim() > 1 else None
+    probabilities = probabilities.cpu()
+    if probabilities.isnan().any():
+        raise DataError(
+            f"{name}: the network's outputs for it are not numbers (NaN), so they say no class: its values are not "
+            "finite, or the network's weights ran away in training."
+        )
+    mask = probabilities.argmax(0).to(torch.uint8) if probabilities.dim() > 1 else None
     if mask is not None:
         probabilities = mask.flatten().long().bincount(minlength=len(classes)) / mask.numel()
     order = probabilities.argsort(descending=True, stable=True).tolist()
@@ -353,49 +419,63 @@ def evaluate(
     *,
     split: str = "test",
     average: str = "none",
+    device: str = "auto",
     progress: Progress | None = None,
+    on_skip: Report = warn,
 ) -> Evaluation | MaskEvaluation:
     """How a trained network does on labelled examples.
 
     Args:
         checkpoint: A run's folder or its checkpoint file.
         data: A data set's name or path; None is the one it was trained on.
-        split: "test", "validation", "train" or "all". A folder without a test part is split as for training, so
-            "test" are the examples that training did not see.
+        split: "test", "validation", "train" or "all". The data it was trained on is split as for training, so "test"
+            are examples that training did not see. Of other data without parts of its own all is measured.
         average: "none", "flip" or "ten-crop": the mean over several views.
+        device: "auto" takes a GPU if there is one.
         progress: Called with ``(done, total, what)``.
+        on_skip: Called with a message that names the file, for each that is left out because the run's option
+            ``skip_bad`` says so; not given, it is a warning.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
         DataError: The data cannot be used, or has other classes than the network.
-        OptionError: No such split or views, or no data is known.
+        OptionError: No such split, views or device, or no data is known.
     """
     if split not in SPLITS:
         raise OptionError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
     found = checkpoints.load(Path(checkpoint))
-    classifier = Classifier.load(found)
+    classifier = Classifier.load(found, device)
     options = found.training.options if found.training else {}
     source = data if data is not None or found.training is None else found.training.data
     views.check(average, classifier.network.input_shape, masks=found.task == "masks")
     wanted, any_size = views.taken_at(average, shape_of(found)), classifier.network.any_size
     loaded = load_for(wanted, source, options, progress, any_size=any_size)
     check_classes(classifier.classes, loaded)
-    parts = {name: getattr(loaded, name) for name in ("train", "validation", "test")}
-    chosen = [part for name, part in parts.items() if part is not None and split in (name, "all")]
+    for message in () if isinstance(data, Dataset) else loaded.skipped:
+        on_skip(message)
+    held_out = () if data is None or _is_own(found, data, loaded) else loaded.held_out
+    return classifier.evaluate(_chosen(loaded, split, held_out), options.get("loss", "softmax"), average, progress)
+
+
+def _is_own(found: Checkpoint, data: Source | Dataset, loaded: Dataset) -> bool:
+    """Whether data is what a network was trained on: by its place, or by the training examples if it was moved."""
+    if found.training is None:
+        return False
+    names = () if isinstance(data, Dataset) else (str(data), str(Path(data).expanduser().absolute()))
+    return found.training.data in names or found.training.digest == loaded.train.digest()
+
+
+def _chosen(loaded: Dataset, split: str, held_out: Sequence[str]) -> list[Split | Stored]:
+    """The parts that a word means, where those that are held out for a training are no parts of their own."""
+    if TEST in held_out and split != "all":
+        if split != TEST:
+            raise OptionError(f"split={split}: {loaded.name} has no parts of its own; give split=all.")
+        split = "all"
+    named = {part: TRAIN if part in held_out else part for part in loaded.parts}
+    chosen = [loaded.parts[part] for part, name in named.items() if split in (name, "all")]
     if not chosen:
-        raise OptionError(f"split=validation: {loaded.name} has no validation part.")
-    seen = [classifier.evaluate(part, options.get("loss", "softmax"), average, progress) for part in chosen]
-    return seen[0] if len(seen) == 1 else together(seen, [len(part) for part in chosen])
-
-
-def together(seen: Sequence[Any], counts: Sequence[int]) -> Any:
-    """Several evaluations as one; the loss is the mean by numbers of examples."""
-    loss = sum(one.loss * count for one, count in zip(seen, counts, strict=True)) / sum(counts)
-    if isinstance(seen[0], MaskEvaluation):
-        confusion = torch.stack([one.confusion for one in seen]).sum(0)
-        return replace(seen[0], confusion=confusion, loss=loss, pictures=sum(one.pictures for one in seen))
-    labels, probabilities = (torch.cat([getattr(one, name) for one in seen]) for name in ("labels", "probabilities"))
-    return replace(seen[0], labels=labels, probabilities=probabilities, loss=loss)
+        raise OptionError(f"split={split}: {loaded.name} has no {split} part.")
+    return chosen
 
 
 def shape_of(found: Checkpoint) -> tuple[int, ...]:

@@ -120,6 +120,19 @@ class Reader:
             raise DataError(f"{place}: it has {counted(len(found), 'channel')}; expected {self.shape[0]}.")
         return centred(self._typed(place, found), self.shape[1:])
 
+    def placed(self, mask: Tensor, source: Source, outside: int) -> Tensor:
+        """A mask ``(*spatial)`` of what :meth:`read` gave, laid over the file as it is, which may be larger or smaller.
+
+        Args:
+            mask: Class numbers.
+            source: The file.
+            outside: What stands where the file was cropped.
+        """
+        size = probe(self.kind, source).shape[1:]
+        if self.kind == "picture":
+            return images.placed(mask, (size[0], size[1]), outside)
+        return centred(mask[None], size, outside)[0]
+
     def _raw(self, place: Entry) -> tuple[Tensor, int | None]:
         if self.kind == "signal":
             return signals.read(place)
@@ -208,8 +221,10 @@ def probe(kind: str, source: Source) -> Probe:
     return Probe(tuple(read_series(source).shape), "float32")
 
 
-def centred(found: Tensor, spatial: Sequence[int]) -> Tensor:
+def centred(found: Tensor, spatial: Sequence[int], outside: int = 0) -> Tensor:
     """``(C, *any)`` brought to ``(C, *spatial)``: cropped to its middle, or zeros laid around it, on each axis.
+
+    What lies inside both comes back to its place if the result is brought to the first size again.
 
     >>> centred(torch.tensor([[1, 2, 3, 4]]), [2]).tolist(), centred(torch.tensor([[7]]), [4]).tolist()
     ([[2, 3]], [[0, 7, 0, 0]])
@@ -219,7 +234,7 @@ def centred(found: Tensor, spatial: Sequence[int]) -> Tensor:
             found = found.narrow(axis, (has - wanted) // 2, wanted)
         elif has < wanted:
             shape = [*found.shape[:axis], wanted, *found.shape[axis + 1 :]]
-            around = found.new_zeros(shape)
+            around = found.new_full(shape, outside)
             around.narrow(axis, (wanted - has) // 2, has).copy_(found)
             found = around
     return found.contiguous()

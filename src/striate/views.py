@@ -65,6 +65,11 @@ def check(average: str, shape: Sequence[int], *, masks: bool) -> None:
     """
     if average not in VIEWS:
         raise unknown_name("average", average, VIEWS)
+    if average == "flip" and len(shape) == 2:
+        raise OptionError(
+            "average=flip mirrors pictures and volumes, left for right; signals and series it would let run backwards. "
+            "Take none."
+        )
     if average == "ten-crop" and (len(shape) != 3 or masks):
         raise OptionError("average=ten-crop is for networks that give pictures a class; take none or flip.")
 

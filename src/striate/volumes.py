@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 from torch import Tensor
 
 from .errors import DataError
-from .storage import LIMIT, Entry, Source, entry, naming
+from .storage import LIMIT, Entry, File, Source, entry, naming
 
 EXTENSIONS = (".nii", ".nii.gz", ".npy")
 EXTRA = "pip install 'striate[medical]'"
@@ -73,6 +73,20 @@ def npy(source: Source, limit: int = LIMIT, *, texts: bool = False) -> Any:
     """
     place = entry(source)
     return _npy(place, place.read(limit), "biufU" if texts else NUMBERS)
+
+
+def mapped(source: Source) -> Any:
+    """As :func:`npy`, but the numbers of a file of its own stay there, of whatever size, until they are looked at.
+
+    Raises:
+        DataError: As :func:`read`.
+    """
+    place = entry(source)
+    if not isinstance(place, File):
+        return npy(place)
+    with naming(place), place.open() as file:
+        shape, dtype, fortran = _header(place, file)
+        return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 
 
 def heading(source: Source) -> tuple[Shape, str]:
