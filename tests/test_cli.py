@@ -249,7 +249,7 @@ NO_DATA = (
 NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
 MANY_EPOCHS = (
     "Error: training cannot use\n"
-    "  epochs='many': input should be a valid integer, unable to parse string as an integer.\n"
+    "  epochs='many': input should be a valid integer.\n"
 )
 FAILURES: list[tuple[list[str], int, str]] = [
     (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
