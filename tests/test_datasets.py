@@ -687,3 +687,27 @@ def test_two_classes_of_one_name_are_refused() -> None:
     with pytest.raises(DataError) as caught:
         Dataset("pets", ("cat", "cat", "dog"), part, part)
     assert str(caught.value) == "pets: the class 'cat' is named more than once; each needs its own name."
+
+
+HELD_OUT = [  # parts of the layout, share asked for, parts that loading chose
+    ((), 0.0, ("test",)),
+    ((), 0.2, ("validation", "test")),
+    (("train", "test"), 0.0, ()),
+    (("train", "test"), 0.2, ("validation",)),
+    (("train", "validation"), 0.0, ()),
+    (("train", "validation"), 0.2, ("validation",)),
+    (("train", "validation", "test"), 0.2, ()),
+]
+
+
+@pytest.mark.parametrize(("parts", "share", "chosen"), HELD_OUT)
+def test_parts_that_loading_chose_are_told(
+    tmp_path: Path, parts: tuple[str, ...], share: float, chosen: tuple[str, ...]
+) -> None:
+    for part in parts or ("",):
+        for label in ("cat", "dog"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in range(8):
+                picture = torch.full((1, 4, 4), number, dtype=torch.uint8)
+                images.to_pillow(picture).save(tmp_path / part / label / f"{number}.png")
+    assert set(load(tmp_path, validation=share).held_out) == set(chosen)
