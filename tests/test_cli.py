@@ -13,11 +13,14 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from rich.console import Console
 
 import striate
-from striate import cli, data_verbs, images
+from striate import cli, commands, data_verbs, images, metrics
 from striate.metrics import Evaluation
 from striate.operations import OPERATIONS
+from striate.options import Options
+from striate.prediction import Prediction
 
 VERBS = (
     *("data", "train", "sweep", "evaluate", "predict", "show", "export", "trace"),
@@ -247,10 +250,7 @@ NO_DATA = (
     "or striate.train('lenet5', 'fashion-mnist-mini').\n"
 )
 NO_EPOCHS = "Error: training cannot use\n  epochs=0: input should be greater than or equal to 1.\n"
-MANY_EPOCHS = (
-    "Error: training cannot use\n"
-    "  epochs='many': input should be a valid integer.\n"
-)
+MANY_EPOCHS = "Error: training cannot use\n  epochs='many': input should be a valid integer.\n"
 FAILURES: list[tuple[list[str], int, str]] = [
     (["describe", "INPUT -> CNOV"], 2, NO_SUCH_LAYER),
     (["train", "INPUT -> [FC]*N", "N=1,2"], 2, "Error: N has several values; train takes one.\n"),
@@ -403,7 +403,7 @@ def test_data_export_trace_and_sweep(striate_: Any, bars_run: Any, bars_folder: 
     assert (code, out, err) == (2, "", "Error: example=999: bars has training examples 0 to 179.\n")
     words = ["INPUT -> FC", "learning_rate=0.01,0.1", "--data", str(bars_folder), "--epochs", "1", "--trials", "2"]
     code, out, _ = striate_("sweep", *words, "--out", str(tmp_path / "sweep"))
-    assert (code, len(out.splitlines())) == (0, 5)
+    assert (code, len(out.splitlines())) == (0, 6)
     code, out, err = striate_("sweep", "INPUT -> FC", "0.1", "--data", str(bars_folder))
     assert (code, err) == (2, "Error: 0.1: expected NAME=VALUES, as in learning_rate=1e-4..1e-1:log or N=1..3.\n")
 
@@ -473,11 +473,42 @@ def test_an_evaluation_says_means_and_what_was_taken_for_what() -> None:
     """Counted by hand: three cats are said, of which two are right, and one dog."""
     said = torch.tensor([[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.6, 0.4, 0.0], [0.1, 0.9, 0.0]])
     found = Evaluation(("cat", "dog", "cow"), torch.tensor([0, 0, 1, 1]), said, 0.5)
-    assert data_verbs.measured_text(found, 2) == EVALUATION.strip()
+    assert metrics.text(found, 2) == EVALUATION.strip()
     many = Evaluation(tuple(map(str, range(21))), torch.tensor([0]), torch.eye(21)[:1], 0.0)
-    text = data_verbs.measured_text(many)
+    text = metrics.text(many)
     assert text.startswith("Accuracy 100.00 %, top 5 100.00 % of 1 examples")
     assert "predicted" not in text
+
+
+def test_help_names_the_values_of_options() -> None:
+    fields = Options.model_fields
+    found = {name: data_verbs._values(name, fields[name].annotation) for name in fields}
+    assert found["optimizer"] == "adamw|momentum|sgd"
+    assert (found["batch_size"], found["learning_rate"], found["class_weights"]) == (
+        "N|full",
+        "X|find",
+        "none|balanced|X,…",
+    )
+    assert (found["size"], found["log"], found["weights"], found["ema"]) == ("N|HxW", "csv|tensorboard,…", "TEXT", "X")
+
+
+def test_progress_is_told_now_and_then_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 31.0, 31.0, 40.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    log = commands._Log(Console(stderr=True))
+    for done in (1, 2, 3):
+        log.tick(done, 4000, "epoch 1 of 2")
+    assert capsys.readouterr().err == "epoch 1 of 2: 2 of 4,000\n"
+
+
+def test_a_long_table_of_predictions_has_one_headline() -> None:
+    one = Prediction("a.png", "cat", 0.75, {"cat": 0.75, "dog": 0.25})
+    lines = list(data_verbs._lines(iter([one] * 205), ("cat", "dog"), 3, "text"))
+    assert lines[0].split() == ["file", "class", "probability", "then"]
+    assert lines[2:] == [lines[2]] * 205
+    assert lines[2].split() == ["a.png", "cat", "75.0", "%", "dog", "25.0", "%"]
 
 
 def test_figures_name_the_part_and_files_left_out_are_named(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
@@ -502,4 +533,5 @@ def test_figures_name_the_part_and_files_left_out_are_named(striate_: Any, bars_
     numpy.save(tmp_path / "zeros.npy", numpy.zeros((1, 1, 8, 8), numpy.uint8))
     files = [str(path) for path in (broken.parent / "003.png", tmp_path / "zeros.npy", broken)]
     code, out, err = striate_("predict", str(tmp_path / "run"), *files)
-    assert (code, len(out.splitlines()), err) == (1, 4, f"Error: {left[0].removeprefix('Left out: ')}\n")
+    hint = "Such files are left out by --skip-bad on the command line, skip_bad=True in Python."
+    assert (code, len(out.splitlines()), err) == (1, 4, f"Error: {left[0].removeprefix('Left out: ')} {hint}\n")

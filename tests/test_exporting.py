@@ -193,9 +193,9 @@ def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: p
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = classifier("INPUT 1x4x4 -> FC 2", 2)
-    no_form = "the ending says no form; end it in .onnx (ONNX) or .pt2 (torch.export), or give form='onnx' or "
+    no_form = "the ending says no form; end it in .onnx (ONNX) or .pt2 (torch.export)."
     refusals: list[tuple[dict[str, Any], str]] = [
-        (dict(path="a.h5"), f"a.h5: {no_form}form='torch'."),
+        (dict(path="a.h5"), f"a.h5: {no_form}"),
         (
             dict(path="a.onnx", form="torch"),
             "a.onnx: form='torch' contradicts the ending, which says 'onnx'; change one.",

@@ -314,3 +314,27 @@ def test_a_device_that_is_not_there(bars_run: Any, bars_folder: Path) -> None:
         with pytest.raises(OptionError) as caught:
             call()
         assert str(caught.value).startswith("device='gpu0' cannot be used here: ")
+
+
+def test_arrays_of_one_channel_need_no_axis_for_it(bars_run: Any, bars: Any, tmp_path: Path) -> None:
+    flat = bars.test.inputs[:3, 0].numpy()
+    np.save(tmp_path / "flat.npy", flat)
+    wanted = [one.probabilities for one in striate.predict(bars_run.folder, bars.test.inputs[:3])]
+    for examples in (flat, tmp_path / "flat.npy", torch.from_numpy(flat)):
+        assert [one.probabilities for one in striate.predict(bars_run.folder, examples)] == wanted
+
+
+def test_series_are_predicted_from_the_files_that_they_are_learned_from(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n + 1},{5 - n}:{'up' if n % 2 else 'down'}\n" for n in range(6))
+    for part in ("TRAIN", "TEST"):
+        (tmp_path / f"Waves_{part}.ts").write_text(f"@classLabel true up down\n@data\n{rows}")
+    run = striate.train("INPUT -> FC", tmp_path, out=tmp_path / "run", epochs=1, report=False)
+    said = striate.predict(run.folder, tmp_path / "Waves_TEST.ts")
+    (tmp_path / "one.csv").write_text("3,4,2\n")
+    assert [one.picture for one in said] == [f"{tmp_path}/Waves_TEST.ts: {n}" for n in range(6)]
+    (same,) = striate.predict(run.folder, tmp_path / "one.csv")
+    assert same.probabilities == pytest.approx(said[3].probabilities, rel=1e-6)
+    (tmp_path / "Waves_TEST.ts").write_text("@classLabel true up down\n@data\n1,2:up\n1,2,3:up\n")
+    with pytest.raises(DataError) as caught:
+        striate.predict(run.folder, tmp_path / "Waves_TEST.ts")
+    assert str(caught.value) == f"{tmp_path}/Waves_TEST.ts: its series differ in length; predict them one by one."

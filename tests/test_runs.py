@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -526,7 +527,8 @@ def test_a_run_whose_time_is_up_is_kept_and_goes_on_to_the_same_end(bars: Any, t
     given: dict[str, Any] = {"epochs": 4, "batch_size": 16, "ema": 0.9}
     short = train(TEXT, bars, out=tmp_path / "short", minutes=1e-6, **given)
     assert not short.finished
-    assert len(short.history) < 4
+    assert short.notes == (f"Stopped after {len(short.history)} of 4 epochs: 1e-06 minutes are over.",)
+    assert checkpoints.load(short.folder).training.sums.step == 1  # type: ignore[union-attr]
     done = train(resume=short.folder, data=bars, minutes=60)
     assert done.finished
     whole = train(TEXT, bars, out=tmp_path / "whole", **given)
@@ -597,6 +599,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
             train(TEXT, bars_folder, out=tmp_path / "run", **given)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]
     whole = train(TEXT, bars_folder, out=tmp_path / "whole", **given)
+    assert re.fullmatch(r"learning_rate=[0-9.e-]+ was found\.", whole.notes[0])
     for again in (train(resume=tmp_path / "run"), train(resume=tmp_path / "run")):
         for name, tensor in tensors(whole.folder).items():
             assert torch.equal(tensor, tensors(again.folder)[name]), name
@@ -680,8 +683,12 @@ def test_early_stopping_ends_a_run_that_no_longer_gets_better(bars: Any, tmp_pat
     best = scores.index(max(scores))
     assert len(scores) == best + 1 + 2
     assert run.finished
+    assert run.notes == (
+        f"Stopped early, after {len(scores)} of 40 epochs: 2 without improvement on the validation part.",
+    )
     again = train(resume=run.folder, data=bars)
     assert len(again.history) == len(scores)
+    assert again.notes[0] == "The run was finished before: nothing was left to train."
 
 
 def test_choices_are_made_by_the_validation_part_and_the_test_part_is_for_the_end(bars: Any, tmp_path: Path) -> None:

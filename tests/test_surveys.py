@@ -222,8 +222,8 @@ def test_doubts_about_masks_are_noted(tmp_path: Path) -> None:
         "there is no test part; one in six is held out.",
         (
             "255 lies beside nothing but 0 in 2 of 2 masks with it, as a class does, and would be ignored because "
-            f"{tmp_path / 'images' / '00.png'} holds 1. Write the numbers of classes into all masks; or, if 255 is to be "
-            "ignored, name the classes in a file classes.txt."
+            f"{tmp_path / 'images' / '00.png'} holds 1. Write the numbers of classes into all masks; or, if 255 is to "
+            "be ignored, name the classes in a file classes.txt."
         ),
         "no mask holds the classes 2, 3.",
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from striate import sweeps
-from striate.errors import DataError, OptionError
+from striate.errors import DataError, OptionError, UnknownNameError
 from striate.sweeps import Choice
 
 pytest.importorskip("optuna")
@@ -72,9 +72,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         sweeps.search("INPUT -> FC", "fashion-mnist-mini", {}, out=tmp_path)
     assert str(caught.value) == ("a sweep needs something to vary, as in learning_rate=1e-4..1e-1:log or N=1..3.")
-    with pytest.raises(OptionError) as caught:
+    with pytest.raises(UnknownNameError) as unknown:
         sweeps.search("INPUT -> [FC 8]*N -> FC", "fashion-mnist-mini", {"M": "1..2", "N": "1..2"}, out=tmp_path)
-    assert str(caught.value) == "M is neither an option of training nor a name that the text uses (N)."
+    assert str(unknown.value).startswith("No training option or name of the text is called 'M'. Known: N, accumulate, ")
 
 
 def test_a_sweep_is_never_judged_by_the_test_part(bars_folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import striate
-from striate import feeding, machine, optimizing, training
+from striate import feeding, machine, optimizing
 from striate.datasets import Normalisation
 from striate.errors import CheckpointError, OptionError, TrainingError
 from striate.options import options_of
@@ -119,7 +119,8 @@ def test_a_loss_that_runs_away_stops_with_advice(bars: Any, text: str, rate: flo
         ours.epoch(quiet)
     assert re.fullmatch(
         rf"the loss became {became} in epoch 1 \(guessing would give 1\.1\): "
-        rf"learning_rate={re.escape(f'{rate:g}')} is too high for this network; try {re.escape(f'{rate / 10:g}')}, or learning_rate=find\.",
+        rf"learning_rate={re.escape(f'{rate:g}')} is too high for this network; "
+        rf"try {re.escape(f'{rate / 10:g}')}, or learning_rate=find\.",
         str(caught.value),
     )
     assert ours.history == []

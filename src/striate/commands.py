@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -28,6 +29,9 @@ Run = Annotated[str, typer.Argument(help="A run's folder, or its checkpoint file
 
 MOST_NAMED = 20
 """Files that are named when they were left out."""
+
+SILENCE = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 WRONG_USAGE = (OptionError, UnknownNameError, NotationError)
 
@@ -127,6 +131,19 @@ def left_out() -> Iterator[Callable[[str], None]]:
             typer.echo(f"Left out: {len(found) - MOST_NAMED:,} more files.", err=True)
 
 
+class _Log:
+    """Progress as a line now and then, for output that goes to a file."""
+
+    def __init__(self, console: Any) -> None:
+        self.console, self.told = console, time.monotonic()
+
+    def tick(self, done: int, total: int, what: str) -> None:
+        """Say how far it is, if nothing was said for a while."""
+        if time.monotonic() - self.told > SILENCE:
+            self.told = time.monotonic()
+            self.console.print(f"{what}: {done:,} of {total:,}", markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(shown: bool = True) -> Iterator[tuple[Any, Any]]:
     """A progress bar on a terminal (on standard error), and a function that prints a line above it.
@@ -146,7 +163,10 @@ def progress_bar(shown: bool = True) -> Iterator[tuple[Any, Any]]:
     )
     with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task("", total=None)
+        log = _Log(console)
         yield (
-            lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            (lambda done, total, what: bar.update(task, completed=done, total=total, description=what))
+            if console.is_terminal
+            else log.tick,
             lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
         )

@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from csv import writer
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -21,8 +23,8 @@ from . import tables
 from .commands import AsJson, Run, left_out, numbers, one_network, percent, progress_bar, show_values, verb
 from .errors import OptionError, StriateError, unknown_name
 
-MOST_CLASSES = 20
-"""Of a confusion matrix that is printed."""
+BLOCK = 100
+"""Rows of a table that are aligned together."""
 
 Average = Annotated[str, typer.Option(help="none, flip or ten-crop: the mean over several views.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto takes a GPU if there is one.")]
@@ -51,8 +53,24 @@ def _flag(name: str, field: Any) -> inspect.Parameter:
     help_ = f"{field.description.removesuffix('.')}.{'' if switch else default}"
     annotation: Any = Annotated[bool | None, typer.Option(help=help_)]
     if not switch:
-        annotation = Annotated[str | None, typer.Option(help=help_)]
+        annotation = Annotated[str | None, typer.Option(help=help_, metavar=_values(name, field.annotation))]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _values(name: str, kind: Any) -> str:
+    """What may be typed: words, N for a whole number, X for any, HxW for sizes, with commas where there are several."""
+    if name in ("size", "patch"):
+        return "N|HxW"
+    found: list[str] = []
+    for one in get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,):
+        inner = get_args(one)[0] if get_origin(one) is Annotated else one
+        if get_origin(inner) is tuple:
+            found.append(f"{_values(name, get_args(inner)[0])},…")
+        elif get_origin(inner) is Literal:
+            found += map(str, get_args(inner))
+        elif inner is not type(None):
+            found.append({int: "N", float: "X"}.get(inner, "TEXT"))
+    return "|".join(dict.fromkeys(found))
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +175,9 @@ def sweep(
     pairs = dict(_pair(word) for word in space)
     with progress_bar() as (bar, _):
         found = sweeps.search(network, data, pairs, trials=trials, jobs=jobs, ray=ray, out=out, progress=bar, **options)
-    show_values(found.to_dict(), f"{found}\n\nBest: {found.best.folder}", as_json)
+    best = found.best.folder
+    text = f"{found}\n\nBest by the validation part: {best}\nMeasure it: striate evaluate {shlex.quote(str(best))}"
+    show_values(found.to_dict(), text, as_json)
 
 
 def _pair(word: str) -> tuple[str, str]:
@@ -196,7 +216,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained network on labelled examples: accuracy, precision, recall, F1, calibration; IoU for masks."""
-    from . import prediction
+    from . import metrics, prediction
 
     given: dict[str, Any] = {"split": split, "average": average, "device": device}
     with left_out() as skipped, progress_bar() as (bar, _):
@@ -204,7 +224,7 @@ def evaluate(
     if top_k is not None and not hasattr(found, "top_k"):
         raise OptionError(f"--top-k {top_k}: this network gives every pixel a class; leave it out.")
     more = {} if top_k is None else {f"top_{top_k}": found.top_k(top_k)}  # type: ignore[union-attr]
-    show_values(found.to_dict() | more, measured_text(found, top_k), as_json)
+    show_values(found.to_dict() | more, metrics.text(found, top_k), as_json)
 
 
 @verb("striate predict runs/lenet5-fashion-mnist-mini shoe.png")
@@ -242,7 +262,7 @@ def stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _lines(found: Iterable[Any], classes: tuple[str, ...], top: int, form: str) -> Iterator[str]:
+def _lines(found: Iterator[Any], classes: tuple[str, ...], top: int, form: str) -> Iterator[str]:
     """Predictions as lines: a table for people, or JSON or CSV one by one, so that memory stays as it is."""
     if form == "json":
         yield "["
@@ -261,19 +281,32 @@ def _lines(found: Iterable[Any], classes: tuple[str, ...], top: int, form: str) 
         yield _row([one.picture, one.label, one.probability, *(one.probabilities[name] for name in classes)])
 
 
-def _table(found: Iterable[Any], top: int) -> Iterator[str]:
-    """Aligned, with what was seen before an error."""
-    rows, failure = [], None
-    try:
-        for one in found:
-            (label, share), *others = list(one.probabilities.items())[:top]
-            row = {"file": one.picture, "class": label, "probability": percent(share)}
-            rows.append(row | ({"then": ", ".join(f"{n} {percent(p)}" for n, p in others)} if top > 1 else {}))
-    except StriateError as error:
-        failure = error
-    yield from tables.aligned(rows, ("file", "class", "then")) if rows else ()
+def _table(found: Iterator[Any], top: int) -> Iterator[str]:
+    """Aligned a block at a time, so that memory stays as it is, with what was seen before an error."""
+    rows: list[dict[str, str]] = []
+    headed = False
+    failure: StriateError | None = None
+    while failure is None:
+        rows.clear()
+        try:
+            rows.extend(_cells(one, top) for one in islice(found, BLOCK))
+        except StriateError as error:
+            failure = error
+        if not rows:
+            break
+        lines = tables.aligned(rows, ("file", "class", "most pixels", "then"))
+        yield from lines[2:] if headed else lines
+        headed = True
     if failure is not None:
         raise failure
+
+
+def _cells(one: Any, top: int) -> dict[str, str]:
+    """What is said about an example: its classes by their probabilities, or by their shares of the pixels."""
+    (label, share), *others = list(one.probabilities.items())[:top]
+    names = ("class", "probability") if one.mask is None else ("most pixels", "share")
+    row = {"file": one.picture, names[0]: label, names[1]: percent(share)}
+    return row | ({"then": ", ".join(f"{n} {percent(p)}" for n, p in others)} if top > 1 else {})
 
 
 def _row(values: Iterable[Any]) -> str:
@@ -283,7 +316,7 @@ def _row(values: Iterable[Any]) -> str:
     return line.getvalue()
 
 
-def _with_masks(found: Iterable[Any], folder: Path, task: str) -> Iterator[Any]:
+def _with_masks(found: Iterator[Any], folder: Path, task: str) -> Iterator[Any]:
     """Predictions whose masks are written on the way, each under the name of its file: PNG, or NPY unless flat."""
     import numpy as np
 
@@ -300,6 +333,7 @@ def _with_masks(found: Iterable[Any], folder: Path, task: str) -> Iterator[Any]:
             np.save(content, one.mask.numpy())
             files.write(folder / f"{name}.npy", content.getvalue())
         yield one
+    typer.echo(f"The masks are in {folder}.", err=True)
 
 
 @verb("striate show runs/lenet5-fashion-mnist-mini --only columns --example 7")
@@ -324,53 +358,6 @@ def show(
         material = showing.material(run, data, example, bar)
     paths = showing.write_pictures(material, Path(out) if out else material.folder / "pictures", only or showing.SHOWN)
     show_values([str(path) for path in paths], "\n".join(map(str, paths)), as_json)
-
-
-def measured_text(found: Any, top_k: int | None = None) -> str:
-    """An evaluation as a person reads it: the whole in a line, a row for each class, and what was taken for what.
-
-    Args:
-        found: The evaluation.
-        top_k: Also say how often the class is among so many; None is 5 if there are 10 classes or more.
-    """
-    masks = hasattr(found, "mean_iou")
-    names: tuple[str, ...] = ("iou", "dice") if masks else ("precision", "recall", "f1")
-    if masks:
-        means = {"iou": found.mean_iou, "dice": found.mean_dice}
-        head = (
-            f"Mean IoU {_figure(found.mean_iou)}, pixel accuracy {_figure(found.pixel_accuracy)} "
-            f"of {found.pictures:,} pictures, loss {_figure(found.loss)}"
-        )
-    else:
-        means = found.macro
-        k = top_k or (5 if len(found.classes) > 9 else None)
-        top = "" if k is None else f", top {k} {100 * found.top_k(k):.2f} %"
-        head = (
-            f"Accuracy {100 * found.accuracy:.2f} %{top} of {len(found.labels):,} examples, loss {found.loss:.4f}, "
-            f"calibration error {found.calibration_error():.4f}"
-        )
-    figures = [*((name, one["support"], one) for name, one in found.to_dict()["classes"].items())]
-    figures.append(("mean of the classes", sum(support for _, support, _ in figures), means))
-    rows = [
-        {"class": name, "support": f"{support:,}", **{one: _figure(values[one]) for one in names}}
-        for name, support, values in figures
-    ]
-    return "\n".join([head, "", *tables.aligned(rows, ["class"], total=True), *_confusion_text(found)])
-
-
-def _confusion_text(found: Any) -> list[str]:
-    """A row for each true class, a column for each predicted one; nothing if there are too many."""
-    if len(found.classes) > MOST_CLASSES:
-        return []
-    rows = [
-        {"true \\ predicted": f"{number} {name}", **{str(column): f"{count:,}" for column, count in enumerate(counts)}}
-        for number, (name, counts) in enumerate(zip(found.classes, found.confusion.tolist(), strict=True))
-    ]
-    return ["", *tables.aligned(rows, ["true \\ predicted"])]
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 @verb("striate export runs/lenet5-fashion-mnist-mini shoes.onnx")
@@ -424,6 +411,7 @@ def _run_values(run: Any) -> dict[str, Any]:
         **run.metrics,
         "finished": run.finished,
         "images_per_second": run.images_per_second,
+        "notes": list(run.notes),
         "history": list(run.history),
     }
 
@@ -433,8 +421,9 @@ def _run_text(run: Any) -> str:
     folder = shlex.quote(str(run.folder))
     page = "" if run.report is None else f"Report:     {run.report}\n"
     more = "" if run.finished else f"\nGo on:      striate train --resume {folder}"
+    notes = "".join(f"{note}\n" for note in run.notes)
     return (
-        f"Accuracy {100 * run.metrics['accuracy']:.2f} %{overlap} on the test examples, "
+        f"{notes}Accuracy {100 * run.metrics['accuracy']:.2f} %{overlap} on the test examples, "
         f"{run.images_per_second:,.0f} examples per second while training.\n"
         f"{page}Checkpoint: {run.checkpoint}\n"
         f"Predict:    striate predict {folder} FILE...{more}"

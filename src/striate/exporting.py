@@ -172,10 +172,7 @@ def _form(path: Path, form: str | None) -> str:
             raise OptionError(f"{path}: form={form!r} contradicts the ending, which says {found!r}; change one.")
         return form
     if found is None:
-        raise OptionError(
-            f"{path}: the ending says no form; end it in .onnx (ONNX) or .pt2 (torch.export), or give form='onnx' or "
-            "form='torch'."
-        )
+        raise OptionError(f"{path}: the ending says no form; end it in .onnx (ONNX) or .pt2 (torch.export).")
     return found
 
 

@@ -14,8 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import tables
 from .errors import DataError, OptionError
 from .splits import IGNORED
+
+MOST_CLASSES = 20
+"""Of a confusion matrix that is printed."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,9 @@ class Evaluation:
         order = confidence.argsort(descending=True, stable=True)[:count]
         return [i for i in order.tolist() if confidence[i] >= 0]
 
+    def __str__(self) -> str:
+        return text(self)
+
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain values, ready for JSON; what is not defined is None."""
         return {
@@ -388,6 +395,9 @@ class MaskEvaluation:
         """Mean Dice coefficient over the classes for which it is defined; None if it is for none."""
         return _mean(self.dice.values())
 
+    def __str__(self) -> str:
+        return text(self)
+
     def to_dict(self) -> dict[str, Any]:
         """All figures as plain values, ready for JSON; what is not defined is None."""
         described = {
@@ -410,3 +420,50 @@ class MaskEvaluation:
             "classes": described,
             "confusion": self.confusion.tolist(),
         }
+
+
+def text(found: Any, top_k: int | None = None) -> str:
+    """An evaluation as a person reads it: the whole in a line, a row for each class, and what was taken for what.
+
+    Args:
+        found: The evaluation.
+        top_k: Also say how often the class is among so many; None is 5 if there are 10 classes or more.
+    """
+    masks = hasattr(found, "mean_iou")
+    names: tuple[str, ...] = ("iou", "dice") if masks else ("precision", "recall", "f1")
+    if masks:
+        means = {"iou": found.mean_iou, "dice": found.mean_dice}
+        head = (
+            f"Mean IoU {_figure(found.mean_iou)}, pixel accuracy {_figure(found.pixel_accuracy)} "
+            f"of {found.pictures:,} pictures, loss {_figure(found.loss)}"
+        )
+    else:
+        means = found.macro
+        k = top_k or (5 if len(found.classes) > 9 else None)
+        top = "" if k is None else f", top {k} {100 * found.top_k(k):.2f} %"
+        head = (
+            f"Accuracy {100 * found.accuracy:.2f} %{top} of {len(found.labels):,} examples, loss {found.loss:.4f}, "
+            f"calibration error {found.calibration_error():.4f}"
+        )
+    figures = [*((name, one["support"], one) for name, one in found.to_dict()["classes"].items())]
+    figures.append(("mean of the classes", sum(support for _, support, _ in figures), means))
+    rows = [
+        {"class": name, "support": f"{support:,}", **{one: _figure(values[one]) for one in names}}
+        for name, support, values in figures
+    ]
+    return "\n".join([head, "", *tables.aligned(rows, ["class"], total=True), *_confusion_text(found)])
+
+
+def _confusion_text(found: Any) -> list[str]:
+    """A row for each true class, a column for each predicted one; nothing if there are too many."""
+    if len(found.classes) > MOST_CLASSES:
+        return []
+    rows = [
+        {"true \\ predicted": f"{number} {name}", **{str(column): f"{count:,}" for column, count in enumerate(counts)}}
+        for number, (name, counts) in enumerate(zip(found.classes, found.confusion.tolist(), strict=True))
+    ]
+    return ["", *tables.aligned(rows, ["true \\ predicted"])]
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

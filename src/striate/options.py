@@ -113,7 +113,7 @@ class Options(BaseModel):
     hidden: Whole | None = Field(None, description="Features of every FC that the text leaves open, but the last.")
     size: Whole | tuple[Whole, ...] | None = Field(None, description="Spatial size that inputs are brought to.")
     patch: tuple[Whole, ...] | None = Field(
-        None, description="Size of random patches to train on, for networks that take any size; one number for all axes."
+        None, description="Size of random patches to train on, for networks of any size; one number for all axes."
     )
     skip_bad: Switch = Field(False, description="Leave unreadable files out, and name them, instead of stopping.")
     stream: Switch | None = Field(None, description="Read files during training; not given, if they fill the memory.")

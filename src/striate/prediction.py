@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint as checkpoints
-from . import datasets, notation, storage, views, volumes
+from . import datasets, notation, series, storage, views, volumes
 from .checkpoint import Checkpoint
 from .datasets import Dataset, Normalisation, Split, Stored
 from .errors import DataError, OptionError
@@ -33,6 +33,7 @@ from .storage import Entry, File, Memory
 
 CHUNK = 500
 LARGEST = 2**26  # numbers in a map
+LEAVE_OUT = "Such files are left out by --skip-bad on the command line, skip_bad=True in Python."
 SPLITS = ("test", "validation", "train", "all")
 
 Progress = Callable[[int, int, str], None]
@@ -296,18 +297,22 @@ def _readable(reader: Reader, places: Iterable[Entry], on_skip: Report | None) -
             yield place, reader.read(place)
         except DataError as error:
             if on_skip is None:
-                raise
+                raise DataError(f"{str(error).removesuffix('.')}. {LEAVE_OUT}") from None
             on_skip(str(error))
 
 
 def is_array(place: Entry, reader: Reader | None) -> bool:
     """Whether a file holds an array of many examples, rather than one."""
     ending = place.name.lower().rpartition(".")[2]
+    if reader is not None and reader.kind == "series" and ending in ("ts", "tsv"):
+        return True
     return ending == "npz" or (ending == "npy" and (reader is None or reader.kind in ("picture", "signal")))
 
 
 def _array(place: Entry) -> Any:
-    """The only array of an NPY or NPZ file; that of an NPY file stays there until it is looked at."""
+    """The array of a file: the only one of NPZ; that of NPY, which stays there until it is looked at; or all series."""
+    if place.name.lower().endswith((".ts", ".tsv")):
+        return _series(place)
     if not place.name.lower().endswith(".npz"):
         return volumes.mapped(place)
     if not isinstance(place, File):
@@ -320,7 +325,21 @@ def _array(place: Entry) -> Any:
     return volumes.npy(inside[0])
 
 
+def _series(place: Entry) -> Any:
+    """``(N, C, T)`` of a file of labelled series, whose labels are not looked at."""
+    found = series.parse(place)
+    shapes = {row.shape for row in found.rows}
+    if found.bad or len(shapes) > 1:
+        raise DataError(
+            found.bad[0] if found.bad else f"{place}: its series differ in length; predict them one by one."
+        )
+    return np.stack(found.rows)
+
+
 def _of_array(classifier: Classifier, inputs: Any, average: str, where: str) -> Iterator[Prediction]:
+    axes = len(classifier.network.input_shape)
+    if inputs.ndim == axes and classifier.network.input_shape[0] == 1:
+        inputs = inputs[:, None]  # one channel needs no axis of its own
     wanted, dtype, shape = classifier.network.input_shape, name_of(classifier.dtype), tuple(inputs.shape)
     fits = len(shape) == len(wanted) + 1 and (average == "ten-crop" or shape[1:] == wanted)
     if classifier.network.any_size and len(shape) == len(wanted) + 1:

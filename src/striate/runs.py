@@ -51,6 +51,7 @@ class Run:
         finished: Whether all epochs are done; else the time was up, and the run can be resumed.
         evaluation: Of the last weights, on the test examples.
         skipped: Messages about the files that were left out, each with its name.
+        notes: Sentences about what was found out on the way, and why the run ended before its last epoch.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Run:
     finished: bool
     evaluation: Measured = field(repr=False)
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def train(
@@ -135,7 +137,10 @@ def _run(
     engine: Engine | None,
 ) -> Run:
     """From the start, or the middle, to the end, or to the end of the time."""
+    wanted = start.options.learning_rate
     start, trainer = _prepared(start, folder, group, engine, tick)
+    notes = [f"learning_rate={start.options.rate:g} was found."] if wanted == "find" else []
+    notes += ["The run was finished before: nothing was left to train."] if trainer.finished else []
     evaluation, keeper = None, _Keeper(folder, start, trainer, group)
     try:
         with interruptions() as asked:
@@ -156,7 +161,18 @@ def _run(
             f"Stopped after {keeper.kept}, which are kept in {folder}; "
             f"go on with: striate train --resume {shlex.quote(str(folder))}"
         ) from None
-    return _finish(folder, start, trainer, evaluation, group)
+    notes += _ended(trainer)
+    return _finish(folder, start, trainer, evaluation, group, tuple(notes))
+
+
+def _ended(trainer: Trainer) -> list[str]:
+    """Why a run ended before its last epoch."""
+    options, done = trainer.options, f"after {len(trainer.history)} of {trainer.epochs} epochs"
+    if not trainer.finished:
+        return [f"Stopped {done}: {options.minutes:g} minutes are over."]
+    if trainer.steps > 0:
+        return [f"Stopped early, {done}: {options.early_stopping} without improvement on the validation part."]
+    return []
 
 
 @contextmanager
@@ -399,7 +415,9 @@ def _left(path: Path) -> bool:
     return path.name in (".lock", CONFIG) or path.match(".*.partial")
 
 
-def _finish(folder: Path, start: Start, trainer: Trainer, last: Measured | None, group: Group) -> Run:
+def _finish(
+    folder: Path, start: Start, trainer: Trainer, last: Measured | None, group: Group, notes: tuple[str, ...]
+) -> Run:
     """Measure the last weights on the test examples, write the report and sum up."""
     evaluation = last if last is not None and start.data.validation is None else trainer.evaluate(start.data.test)
     seconds = sum(figures["seconds"] for figures in trainer.history) + trainer.sums.seconds
@@ -423,4 +441,5 @@ def _finish(folder: Path, start: Start, trainer: Trainer, last: Measured | None,
         finished=trainer.finished,
         evaluation=evaluation,
         skipped=start.data.skipped,
+        notes=notes,
     )

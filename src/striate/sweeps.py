@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from . import files, notation, runs, starts, training, zoo
-from .errors import OptionError, StriateError
+from .errors import OptionError, StriateError, unknown_name
 from .options import Options, number, options_of
 
 JOURNAL, SPEC, STUDY = "journal.log", "sweep.json", "sweep"
@@ -206,8 +206,7 @@ def _check_names(network: str | Path, choices: Mapping[str, Choice], options: Ma
     used = notation.read(zoo.read(network), _firsts(choices))[1]
     for name in [*choices, *options]:
         if name not in Options.model_fields and name not in used:
-            known = ", ".join(sorted(used)) or "none"
-            raise OptionError(f"{name} is neither an option of training nor a name that the text uses ({known}).")
+            raise unknown_name("training option or name of the text", name, [*Options.model_fields, *sorted(used)])
 
 
 def _firsts(choices: Mapping[str, Choice]) -> dict[str, Any]:
