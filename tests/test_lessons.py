@@ -14,8 +14,10 @@ from torch import Tensor
 
 import striate
 from striate import backpropagation, lessons
+from striate.datasets import Dataset, Split
 from striate.errors import GeometryError, OptionError, UnknownNameError
 from striate.lessons import Trace, trace
+from striate.losses import Loss
 from striate.networks import Network, network
 
 ALEXNET = (
@@ -123,6 +125,27 @@ def test_the_loss_its_delta_and_the_step_are_those_of_pytorch(text: str, loss: s
     assert found.after < found.value
     for one in found.gradients:
         torch.testing.assert_close(one.after, wide.get_parameter(one.parameter).detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("ignored", [5, 48], ids=["some", "all"])
+def test_pixels_of_255_count_in_masks_as_little_as_in_training(ignored: int) -> None:
+    text = "INPUT 1x4x4 -> CONV3-4 -> RELU -> CONV1-3"
+    built, x, _ = example(text)
+    y = torch.randint(0, 3, (3, 4, 4), dtype=torch.uint8)
+    y.view(-1)[:ignored] = 255
+    found = trace(built, x, y)
+    wide = network(text).double()
+    wide.load_state_dict(built.state_dict())
+    loss = Loss("softmax")(wide(x.double()), y)
+    loss.backward()
+    assert found.agrees
+    assert found.value == pytest.approx(loss.item(), rel=1e-12)
+    for one in found.gradients:
+        torch.testing.assert_close(one.gradient, wide.get_parameter(one.parameter).grad, rtol=1e-9, atol=1e-12)
+    divided = "(softmax(z) - y) / 43" if ignored == 5 else "softmax(z) - y"
+    assert found["conv2"].origin == f"{divided}, 0 where y is 255"
+    for other in ("svm", "mse"):
+        assert trace(built, x, y, other).agrees
 
 
 def test_numbers_to_come_near_to_may_be_given_for_mse() -> None:
@@ -374,7 +397,10 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: trace(BUILT, X, Y, detail="conv1"),
         OptionError,
-        "detail='conv1': its map is 2x12x12; the arithmetic is written out for at most 8 positions on each axis.",
+        (
+            "detail='conv1': its map is 2x12x12; the arithmetic is written out for at most 8 positions on each axis. "
+            "Layers of this network that have no more: flatten1, bn1, fc1."
+        ),
     ),
     (
         lambda: trace(BUILT, X, Y, detail="conv2"),
@@ -394,6 +420,18 @@ def test_refusals(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_a_network_whose_kernels_have_other_axes_than_the_data_is_refused() -> None:
+    part = Split(torch.zeros(2, 1, 40), torch.tensor([0, 1]))
+    tones = Dataset("tones", ("a", "b"), train=part, test=part)
+    for text, layer, kernel in (("lenet5", "conv1", "5x5"), ("INPUT -> CONV3-2 -> CONV 3x2x4 -> FC", "conv2", "3x2")):
+        with pytest.raises(OptionError) as caught:
+            striate.train(text, tones)
+        assert str(caught.value) == (
+            f"the network is for pictures: the kernel of {layer}, {kernel}, is for 2 spatial axes, and the signals of "
+            "tones are 1x40, which has 1. A kernel of a single number fits any."
+        )
 
 
 def test_the_recursion_asks_neither_autograd_nor_striate_s_own_convolutions() -> None:

@@ -111,6 +111,12 @@ class Architecture:
         operation = None if last is None else last.operation
         return operation.filters if isinstance(operation, Conv) else getattr(operation, "features", None)
 
+    @property
+    def written_for(self) -> tuple[str, int] | None:
+        """The first layer whose kernel has a number for each spatial axis, and how many; None if it fits any data."""
+        kernels = ((node.name, getattr(node.operation, "kernel", None)) for node in self.nodes)
+        return next(((name, len(kernel)) for name, kernel in kernels if isinstance(kernel, tuple)), None)
+
     def overwriting(self) -> frozenset[str]:
         """Names of all nodes that can put their output where their input was."""
         readers = Counter(name for node in self.nodes for name in set(node.inputs)) + Counter(self.results)

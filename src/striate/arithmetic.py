@@ -37,9 +37,10 @@ def written_out(layers: Mapping[str, Layer], deltas: Mapping[str, Tensor], name:
         raise unknown_name("layer", name, layers)
     own = layers[name]
     if not _small(own.output):
+        able = ", ".join(layer.name for layer in layers.values() if _small(layer.output)) or "none"
         raise OptionError(
             f"detail={name!r}: its map is {written(own.output.shape[1:])}; the arithmetic is written out for at most "
-            f"{TINY} positions on each axis."
+            f"{TINY} positions on each axis. Layers of this network that have no more: {able}."
         )
     parts = [_sum(deltas, name, [layer for layer in layers.values() if name in layer.reads])]
     if isinstance(own.operation, paper.Conv | paper.DepthwiseConv) and _small(own.inputs[0]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from .errors import GeometryError, OptionError, unknown_name
 from .networks import Network, program
 from .operations import written
 from .spelling import text as spelled
+from .splits import IGNORED
 
 LOSSES = {
     "softmax": ("-log softmax(z)[y]", "softmax(z) - y"),
@@ -264,8 +266,8 @@ def trace(
     Args:
         network: With its weights.
         x: Examples ``(N, C, *spatial)``.
-        target: Class numbers ``(N,)``, or ``(N, *spatial)`` for a network of maps; for "mse" also numbers of the shape
-            of the network's output.
+        target: Class numbers ``(N,)``, or ``(N, *spatial)`` for a network of maps; in uint8, 255 does not count. For
+            "mse" also numbers of the shape of the network's output.
         loss: "softmax", "svm" or "mse".
         learning_rate: Of the update.
         detail: A layer of at most 8 positions an axis: the arithmetic of its largest δ is written out.
@@ -289,16 +291,16 @@ def trace(
     values = _run(wide, examples.clone().requires_grad_(), masks)
     result = network.architecture.results[0]
     scores = values[result].output
-    target = _target(target.detach().cpu(), scores, loss)
-    reference = _autograd(wide, values, REFERENCES[loss](_flat(scores), target))
+    goal = _goal(target.detach().cpu(), scores, loss)
+    reference = _autograd(wide, values, REFERENCES[loss](goal.counted(scores), goal.rows) / goal.count)
     layers = {name: _detached(layer) for name, layer in values.items()}
-    value, delta = _loss(scores.detach(), target, loss)
-    rows = _backwards(layers, (result, delta, _origin(loss, len(_flat(scores)))), learning_rate, reference)
+    value, delta = _loss(scores.detach(), goal, loss)
+    rows = _backwards(layers, (result, delta, goal.origin(loss)), learning_rate, reference)
     arithmetic = "" if detail is None else written_out(layers, {row.name: row.delta for row in rows}, detail)
     with torch.no_grad():
         for one in (one for row in rows for one in row.gradients):
             wide.get_parameter(one.parameter).copy_(one.after)
-        after, _ = _loss(_run(wide, examples, masks)[result].output, target, loss)
+        after, _ = _loss(_run(wide, examples, masks)[result].output, goal, loss)
     return Trace(
         network=notation.format(network.architecture),
         loss=loss,
@@ -372,25 +374,55 @@ def _flat(scores: Tensor) -> Tensor:
     return scores.movedim(1, -1).reshape(-1, scores.shape[1])
 
 
-def _target(target: Tensor, scores: Tensor, loss: str) -> Tensor:
-    """Class numbers as ``(rows,)``, or the numbers to come near to as ``(rows, classes)``."""
+@dataclass(frozen=True)
+class Goal:
+    """What the scores are to become.
+
+    Args:
+        counting: Which rows of the scores count.
+        rows: Of these, class numbers ``(rows,)``, or the numbers to come near to, ``(rows, classes)``.
+    """
+
+    counting: Tensor
+    rows: Tensor
+
+    @property
+    def count(self) -> int:
+        """What the sum over the rows is divided by; where nothing counts, the loss is 0."""
+        return max(1, len(self.rows))
+
+    def counted(self, scores: Tensor) -> Tensor:
+        """The rows of the scores that count."""
+        return _flat(scores)[self.counting]
+
+    def origin(self, loss: str) -> str:
+        """Where the δ of the scores comes from."""
+        formula = LOSSES[loss][1]
+        mean = formula if self.count == 1 else f"({formula}) / {self.count}"
+        return mean if self.counting.all() else f"{mean}, 0 where y is {IGNORED}"
+
+
+def _goal(target: Tensor, scores: Tensor, loss: str) -> Goal:
     if loss == "mse" and target.is_floating_point():
         if target.shape != scores.shape:
             raise OptionError(f"target: mse compares {tuple(scores.shape)} outputs, got {tuple(target.shape)}.")
-        return _flat(target.double())
+        rows = _flat(target.double())
+        return Goal(torch.ones(len(rows), dtype=torch.bool), rows)
     wanted = (len(scores), *scores.shape[2:])
     if target.is_floating_point() or tuple(target.shape) != wanted:
         raise OptionError(f"target: {loss} takes class numbers {wanted}, got {target.dtype} {tuple(target.shape)}.")
     flat = target.long().flatten()
+    counting = flat != IGNORED if target.dtype == torch.uint8 else torch.ones_like(flat, dtype=torch.bool)
+    flat = flat[counting]
     if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < scores.shape[1]:
         outside = int(flat.min()) if flat.min() < 0 else int(flat.max())
         raise OptionError(f"target: there is no class {outside}; the network gives {scores.shape[1]}, from 0.")
-    return F.one_hot(flat, scores.shape[1]).double() if loss == "mse" else flat
+    return Goal(counting, F.one_hot(flat, scores.shape[1]).double() if loss == "mse" else flat)
 
 
-def _loss(scores: Tensor, target: Tensor, loss: str) -> tuple[float, Tensor]:
+def _loss(scores: Tensor, goal: Goal, loss: str) -> tuple[float, Tensor]:
     """The loss and its derivative by the scores, each by its formula."""
-    s = _flat(scores)
+    s, target = goal.counted(scores), goal.rows
     rows = torch.arange(len(s))
     if loss == "mse":
         value, delta = (s - target).square().mean(1), 2 * (s - target) / s.shape[1]
@@ -404,14 +436,16 @@ def _loss(scores: Tensor, target: Tensor, loss: str) -> tuple[float, Tensor]:
         delta = powers / powers.sum(1, keepdim=True)
         value = -delta[rows, target].log()
         delta[rows, target] -= 1
+    whole = torch.zeros_like(_flat(scores))
+    whole[goal.counting] = delta / goal.count
     shape = (len(scores), *scores.shape[2:], scores.shape[1])
-    return value.mean().item(), (delta / len(s)).view(shape).movedim(-1, 1)
+    return value.sum().item() / goal.count, whole.view(shape).movedim(-1, 1)
 
 
-REFERENCES = {
-    "softmax": F.cross_entropy,
-    "svm": lambda scores, target: F.multi_margin_loss(scores, target) * scores.shape[1],
-    "mse": F.mse_loss,
+REFERENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "softmax": lambda s, target: F.cross_entropy(s, target, reduction="sum"),
+    "svm": lambda s, target: F.multi_margin_loss(s, target, reduction="sum") * s.shape[1],
+    "mse": lambda s, target: F.mse_loss(s, target, reduction="sum") / s.shape[1],
 }
 
 
@@ -421,11 +455,6 @@ def _autograd(network: Network, layers: dict[str, Layer], loss: Tensor) -> dict[
     found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     given: list[Tensor | None] = list(found)
     return {name: torch.zeros_like(by) if d is None else d for (name, by), d in zip(wanted.items(), given, strict=True)}
-
-
-def _origin(loss: str, count: int) -> str:
-    formula = LOSSES[loss][1]
-    return formula if count == 1 else f"({formula}) / {count}"
 
 
 def _backwards(

@@ -115,6 +115,7 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
         options = options.model_copy(update={"patch": options.patch * (len(loaded.shape) - 1)})
     masks, count = loaded.task == "masks", len(loaded.classes)
     shape = loaded.shape if options.patch is None else (loaded.shape[0], *options.patch)
+    check_axes(paper, loaded)
     if named:
         paper = paper.adapted(shape, count, maps=masks)
     elif masks and paper.ends_open:
@@ -217,6 +218,8 @@ def step_of(
     else:
         paper = zoo.architecture(source, variables)
         loaded = None if data is None else load(data, paper, Options(), progress)
+        if loaded is not None:
+            check_axes(paper, loaded)
         if loaded is not None and str(source) in zoo.names():
             paper = paper.adapted(loaded.shape, len(loaded.classes), maps=loaded.task == "masks")
         known = DEFAULTS if loaded is None else DEFAULTS | {"input": loaded.shape, "classes": len(loaded.classes)}
@@ -233,7 +236,25 @@ def step_of(
     if loaded.shape != network.input_shape:
         raise OptionError(f"the network takes {network.input_shape}, the examples of {loaded.name} are {loaded.shape}.")
     inputs, target = loaded.train.take([example])
-    return network, normalisation(inputs), target.long()
+    return network, normalisation(inputs), target
+
+
+def check_axes(paper: Architecture, data: Dataset) -> None:
+    """Refuse a network whose kernels are written for another number of spatial axes than the data has.
+
+    Raises:
+        OptionError: The message says which kernel.
+    """
+    axes = len(data.shape) - 1
+    if (written := paper.written_for) is None or written[1] == axes:
+        return
+    name, own = written
+    kernel = "x".join(map(str, getattr(paper[name].operation, "kernel")))  # noqa: B009  (not every operation has one)
+    raise OptionError(
+        f"the network is for {KINDS.get(own + 1, 'examples')}: the kernel of {name}, {kernel}, is for {own} spatial "
+        f"axes, and the {KINDS.get(axes + 1, 'examples')} of {data.name} are {'x'.join(map(str, data.shape))}, which "
+        f"has {axes}. A kernel of a single number fits any."
+    )
 
 
 def check_fit(paper: Architecture, data: Dataset, options: Options) -> None:
