@@ -256,6 +256,17 @@ def test_every_class_of_arrays_can_be_learned(tmp_path: Path) -> None:
     assert [part.targets.bincount().tolist() for part in parts] == [[1, 1], [7, 1], [1, 1]]
 
 
+@pytest.mark.parametrize("way", ["npz", "folder"])
+@pytest.mark.parametrize("second", ["b", "x"])
+def test_arrays_of_other_names_are_named(tmp_path: Path, way: str, second: str) -> None:
+    path = write(tmp_path, way, a=BYTES, **{second: LABELS})
+    assert message(lambda: load(path)) == (
+        f"{path}: its arrays are called a, {second}; call the inputs x (or images, inputs, data, signals, volumes) and "
+        "their targets y (or labels, label, targets, masks), each with its part if they are split: x_train, y_train, "
+        "x_test, y_test. Files of one volume each belong into a folder for each class."
+    )
+
+
 def test_arrays_are_not_streamed(tmp_path: Path) -> None:
     path = write(tmp_path, "npz", x=BYTES, y=LABELS)
     with pytest.raises(OptionError) as caught:

@@ -200,6 +200,19 @@ def write_idx_folder(
     (root / TEST_LABELS).write_bytes(idx((2,), b"\2\0"))
 
 
+def test_one_idx_file_leads_to_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    write_idx_folder(folder)
+    path = folder / TEST_IMAGES
+    assert message(lambda: load(path)) == (
+        f"{path}: one IDX file is images or labels; give the folder that holds all four: {folder}"
+    )
+    assert message(lambda: load(tmp_path)) == (
+        f"{tmp_path}: the folders in it are data sets of their own; give one of them:\n  {folder}"
+    )
+
+
 def test_idx_files_come_back(tmp_path: Path) -> None:
     write_idx_folder(tmp_path)
     seen: list[tuple[int, int, str]] = []

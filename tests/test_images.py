@@ -10,6 +10,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,21 @@ def test_message_for_a_mask_in_jpeg(tmp_path: Path) -> None:
     assert message(lambda: images.read_mask(path)) == (
         f"{path}: JPEG does not keep numbers as they are, so it cannot hold a mask. Draw it again and save it as PNG."
     )
+
+
+def test_message_for_a_mask_in_lossy_webp(tmp_path: Path) -> None:
+    mask = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    see_through = Image.merge("RGBA", (mask, mask, mask, mask))
+    lossy: list[dict[str, Any]] = [{}, {"exif": exif(1)}, {"save_all": True, "append_images": [mask.rotate(90)]}]
+    for picture, options in [*((mask, one) for one in lossy), (see_through, {})]:
+        path = saved(tmp_path / "x", picture, "WEBP", **options)
+        assert message(partial(images.read_mask, path)) == (
+            f"{path}: lossy WEBP does not keep numbers as they are, so it cannot hold a mask. "
+            "Draw it again and save it as PNG."
+        )
+    for options in ({}, {"exif": exif(1)}):
+        path = saved(tmp_path / "x", mask, "WEBP", lossless=True, **options)
+        assert images.read_mask(path).tolist() == np.array(mask).tolist()
 
 
 def test_masks_are_turned_and_fitted_as_their_pictures(tmp_path: Path) -> None:

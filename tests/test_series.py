@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,29 @@ def test_a_survey_takes_series_of_several_shapes(tmp_path: Path) -> None:
     assert found.sizes == {"smallest": [2], "median": [3], "largest": [5], "different": 3}
     assert (dict(found.channels), found.mean) == ({1: 4, 2: 2}, ((36 + 3) / 10, (36 + 7) / 10))
     assert message(lambda: load(tmp_path)) == f"{tmp_path}: the series have 1, 2 channels; all need the same."
+
+
+def test_a_class_that_only_the_test_part_has_is_refused(tmp_path: Path) -> None:
+    for ending, train, test in (
+        ("tsv", "1\t1\t2\n2\t3\t4\n", "1\t1\t2\n3\t3\t4\n"),
+        ("ts", HEADER.replace("up", "1").replace("down", "2 3") + "1,2:1\n3,4:2\n", HEADER + "1,2:3\n"),
+    ):
+        folder = tmp_path / ending
+        folder.mkdir()
+        write(folder, train, test.replace("up", "1").replace("down", "2 3"), ending)
+        unlearned = f"{folder}: the classes '3' are not in the training part, so nothing can learn them."
+        assert message(partial(load, folder)) == unlearned
+        assert survey(folder).refused == unlearned
+
+
+def test_a_folder_of_several_sets_is_refused_by_their_names(tmp_path: Path) -> None:
+    for name in ("Tides", "Winds"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, HEADER + "1,2:up\n3,4:down\n")
+    assert message(lambda: load(tmp_path)) == (
+        f"{tmp_path}: the folders in it are data sets of their own; give one of them:"
+        f"\n  {tmp_path / 'Tides'}\n  {tmp_path / 'Winds'}"
+    )
 
 
 def test_messages_for_headers_that_cannot_be_used(tmp_path: Path) -> None:

@@ -92,6 +92,18 @@ def test_empty_folders_are_kept_and_links_do_not_go_in_circles(tmp_path: Path) -
     assert (list(found.children), list(found.children["a"].children)) == (["a", "b"], ["empty"])
 
 
+def test_what_systems_leave_behind_is_left_out(tmp_path: Path) -> None:
+    wanted = {"pets/cat/1.png": b"1", "pets/dog/1.png": b"2"}
+    clutter = ("__MACOSX/pets/cat/._1.png", "__MACOSX/x.png", "pets/.DS_Store", "pets/cat/Thumbs.db", "desktop.ini")
+    files = wanted | dict.fromkeys(clutter, b"0")
+    zipped, tarred = write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)
+    for place in (write_folder(tmp_path / "a", files) / "pets", zipped, tarred):
+        found = tree(place)
+        assert [found.below(file) for file in found.files] == ["cat/1.png", "dog/1.png"]
+        assert sorted(found.children) == ["cat", "dog"]
+    assert sorted(tree(tmp_path / "a").children) == ["pets"]
+
+
 def test_members_are_names_and_never_paths(tmp_path: Path) -> None:
     """Whatever a member is called, it is found under a name below the archive, and nothing is written."""
     names = {"../../evil.png": b"1", "/etc/passwd": b"2", "a/./b//c.png": b"3"}

@@ -113,12 +113,16 @@ def test_data_that_training_refuses_are_surveyed(tmp_path: Path) -> None:
         "validation": {"bee": 1, "cat": 0, "dog": 0, "emu": 0},
     }
     assert (found.imbalance, found.notes) == (
-        None,
+        1.0,
         (
             "nothing to learn the classes 'bee', 'emu' from.",
             "there is no test part; the validation part becomes it.",
+            "nothing to test the classes 'cat', 'dog' by.",
         ),
     )
+    assert found.refused == message(lambda: load(tmp_path))
+    assert found.warnings[0] == f"training refuses it: {found.refused}"
+    assert "imbalance  1.00 (largest class / smallest that has any, to train on)" in str(found)
     shutil.rmtree(tmp_path / "val")
     shutil.rmtree(tmp_path / "train" / "emu")
     shutil.rmtree(tmp_path / "train" / "dog")
@@ -140,7 +144,42 @@ def test_a_lopsided_set_is_warned_about(tmp_path: Path) -> None:
         paint(tmp_path / "train" / "cat" / f"{number}.png", number)
     paint(tmp_path / "train" / "dog" / "1.png", 99)
     paint(tmp_path / "test" / "dog" / "1.png", 98)
-    assert survey(tmp_path).warnings == ("the largest class has 20.0 times as many examples as the smallest.",)
+    assert survey(tmp_path).warnings == (
+        "the largest class has 20.0 times as many examples as the smallest.",
+        "nothing to test the classes 'cat' by.",
+    )
+
+
+def test_classes_of_which_a_test_says_little_are_named(tmp_path: Path) -> None:
+    """One in six is held out: 5 of 30, 4 of 29 and 1 of 2; how large a given test part is, its makers chose."""
+    for name, count in (("cat", 30), ("dog", 29), ("emu", 2)):
+        for number in range(count):
+            paint(tmp_path / name / f"{number}.png", number)
+    few = "fewer than 5 examples to test these classes by, which says little: 'dog' (4), 'emu' (1)."
+    found = survey(tmp_path)
+    assert found.notes[-1] == few
+    assert found.refused == ""
+    for number in range(4):
+        shutil.copy(tmp_path / "cat" / f"{number}.png", tmp_path / "emu" / f"{30 + number}.png")
+    (tmp_path / "emu" / "0.png").unlink()
+    assert survey(tmp_path).notes[-1].endswith("'dog' (4), 'emu' (1).")
+    (tmp_path / "train").mkdir()
+    for name in ("cat", "dog", "emu"):
+        shutil.move(tmp_path / name, tmp_path / "train" / name)
+        paint(tmp_path / "test" / name / "1.png", 250)
+    assert survey(tmp_path).notes == ()
+
+
+def test_what_a_split_cannot_do_is_said(tmp_path: Path) -> None:
+    for name, count in (("cat", 4), ("dog", 1)):
+        for number in range(count):
+            paint(tmp_path / name / f"{number}.png", number)
+    assert survey(tmp_path).refused == message(lambda: load(tmp_path))
+    np.savez(tmp_path / "a.npz", x=np.zeros((5, 4, 4), np.uint8), y=[0, 0, 1, 1, 2])
+    assert survey(tmp_path / "a.npz").refused == message(lambda: load(tmp_path / "a.npz"))
+    x, y = np.zeros((2, 4, 4), np.uint8), [0, 1]
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=[0, 2])
+    assert survey(tmp_path / "a.npz").refused == message(lambda: load(tmp_path / "a.npz"))
 
 
 def test_masks_have_shares_and_misfits(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from . import volumes
 from .decoding import ONE_SIZE, free_memory, mask_classes, mask_doubt
 from .errors import DataError
-from .listings import IDX_FILES, PARTS, TEST, TRAIN, listed_classes, numbered
+from .listings import IDX_FILES, LISTED, PARTS, TEST, TRAIN, listed_classes, numbered
 from .readers import by
 from .splits import Progress
 from .storage import LIMIT, Entry, Source, Tree, entry
@@ -127,15 +127,20 @@ def _variants(root: Tree, name: str) -> list[Entry]:
     return [root.loose[one] for one in names if one in root.loose]
 
 
+def has_idx(root: Tree) -> bool:
+    """Whether one of the four IDX files lies there."""
+    return any(_variants(root, name) for name in IDX_FILES)
+
+
 def idx_folder(root: Tree, resized: bool, report: Progress) -> Arrays | None:
     """The four IDX files of MNIST and its successors; None if there is none of them.
 
     Raises:
         DataError: One is missing or damaged, or they do not fit together.
     """
-    found = {name: _variants(root, name) for name in IDX_FILES}
-    if not any(found.values()):
+    if not has_idx(root):
         return None
+    found = {name: _variants(root, name) for name in IDX_FILES}
     if missing := [name for name, files in found.items() if not files]:
         raise DataError(
             f"{root.where}: IDX data is four files, and {', '.join(missing)} (or the same with .gz) is missing."
@@ -216,6 +221,18 @@ def numpy_files(root: Tree, channels: int | None) -> Arrays | None:
     classes, numbers = settled(root, {part: y for part, (_, y) in pairs.items()})
     tensors = {part: (x, numbers[part]) for part, (x, _) in pairs.items()}
     return Arrays(root.name, root.where, kind, classes, tensors, task, layout="arrays")
+
+
+def refuse_names(root: Tree) -> None:
+    """Raise a :class:`DataError` if there is nothing but arrays whose names do not say what they are."""
+    names = [name.removesuffix(".npy") for name in root.loose if name.lower().endswith(".npy")]
+    if names and not root.children:
+        called = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+        raise DataError(
+            f"{root.where}: its arrays are called {called}; call the inputs x (or {', '.join(INPUTS[1:])}) and their "
+            f"targets y (or {', '.join(TARGETS[1:])}), each with its part if they are split: x_train, y_train, x_test, "
+            "y_test. Files of one volume each belong into a folder for each class."
+        )
 
 
 def _in_roles(root: Tree, roles: Sequence[str]) -> dict[Part, list[Entry]]:

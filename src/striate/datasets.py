@@ -19,13 +19,14 @@ from .decoding import Wanted
 from .errors import DataError, OptionError, unknown_name
 from .listings import EXPECTED, IDX_FILES, TEST, TRAIN, VALIDATION, Listing
 from .moments import Normalisation
-from .readers import AXES, Reader, by, centred
+from .readers import AXES, Reader, by, centred, kind_of
 from .splits import IGNORED, Progress, Split, Stored
 from .storage import Tree, naming, tree
 
 __all__ = ["BUNDLED", "IDX_FILES", "Dataset", "Normalisation", "Split", "Stored", "check_images", "load", "read_idx"]
 
 BUNDLED = ("fashion-mnist-mini",)
+IDX_ENDINGS = ("-ubyte", "-ubyte.gz")
 TABLES = (".ts", ".txt", *indexes.ENDINGS)
 
 
@@ -249,7 +250,19 @@ def _look_in(
         return samples
     if pairs := listings.mask_pairs(root):
         return pairs
+    if kind_of(root.files) is None:
+        _refuse_sets_within(root)
+    arrays.refuse_names(root)
     return listings.class_folders(root, strict=strict)
+
+
+def _refuse_sets_within(root: Tree) -> None:
+    """Raise a :class:`DataError` if the folders in it are data sets of series or IDX files, of which one is meant."""
+    folders = root.children.values()
+    if found := [folder.where for folder in folders if series.series_files(folder) or arrays.has_idx(folder)]:
+        raise DataError(
+            f"{root.where}: the folders in it are data sets of their own; give one of them:{listings.shown(found)}"
+        )
 
 
 def _of_arrays(root: Tree, wanted: Wanted, report: Progress, *, strict: bool) -> Arrays | None:
@@ -263,6 +276,10 @@ def _place(source: str | os.PathLike[str], *, strict: bool) -> tuple[Tree, str |
     path = Path(source).expanduser()
     with naming(source):
         table = path.name.lower().endswith(TABLES) and path.is_file()
+        if path.name.lower().endswith(IDX_ENDINGS) and path.is_file():
+            raise DataError(
+                f"{path}: one IDX file is images or labels; give the folder that holds all four: {path.parent}"
+            )
         if path.suffix.lower() == ".npy" and path.is_file():
             raise DataError(
                 f"{path}: one array is inputs or targets; give the folder that holds both, x.npy and y.npy."
@@ -307,6 +324,7 @@ def from_arrays(found: Arrays, wanted: Wanted, seed: int, validation: float) -> 
     if wanted.stream:
         raise OptionError(f"{found.where}: stream=True is for data sets of files; {found.layout} are read into memory.")
     decoding.check_options(found.kind, wanted, files=False)
+    check_learnable(found)
     parts = _assigned(
         found, {name: _brought_to(found, Split(*pair), wanted) for name, pair in found.parts.items()}, seed, validation
     )
@@ -317,12 +335,22 @@ def from_arrays(found: Arrays, wanted: Wanted, seed: int, validation: float) -> 
     return _dataset(found, found.classes, parts, reader, found.missing)
 
 
+def check_learnable(found: Arrays) -> None:
+    """Raise a :class:`DataError` if a class has a single example to be split, or none to learn from."""
+    classes = found.classes if found.task == "classes" else None
+    labels = {part: y.tolist() if classes else [0] * len(y) for part, (_, y) in found.parts.items()}
+    if not {TEST, VALIDATION} & labels.keys():
+        listings.refuse_single(
+            found.where, "example in the classes", classes, [one for y in labels.values() for one in y]
+        )
+    elif classes:
+        listings.refuse_unlearned(found.where, classes, _labels(found), labels.get(TRAIN, []))
+
+
 def _assigned(found: Arrays, splits: Mapping[str | None, Split], seed: int, validation: float) -> dict[str, Split]:
     """The parts that :func:`striate.listings.assigned` puts the rows of arrays into; their names are their numbers."""
     classes = found.classes if found.task == "classes" else None
     labels = [label for split in splits.values() for label in (split.targets.tolist() if classes else [0] * len(split))]
-    if not {TEST, VALIDATION} & splits.keys():
-        listings.refuse_single(found.where, "example in the classes", classes, labels)
     given = [part for part, split in splits.items() for _ in range(len(split))]
     names = [str(row) for split in splits.values() for row in range(len(split))]
     parts = iter(listings.assigned(found.where, given, labels, names, seed, validation))

@@ -100,7 +100,7 @@ def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
         size: ``(H, W)`` to scale and crop to, as :func:`fit` does, but each pixel is the nearest one of the file.
 
     Raises:
-        DataError: As :func:`read`, or the file has colours, or transparency, or is compressed as JPEG.
+        DataError: As :func:`read`, or the file has colours, or transparency, or is compressed as JPEG or lossy WEBP.
         OptionError: ``size`` is not as above.
 
     >>> import tempfile
@@ -110,10 +110,12 @@ def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
     [[0, 2], [1, 255]]
     """
     check_options(None, size)
-    with _opened(entry(source)) as picture:
-        if picture.format == "JPEG" or picture.info.get("compression") == "jpeg":
+    place = entry(source)
+    with _opened(place) as picture:
+        if lossy := _lossy(place, picture):
             raise DataError(
-                "JPEG does not keep numbers as they are, so it cannot hold a mask. Draw it again and save it as PNG."
+                f"{lossy} does not keep numbers as they are, so it cannot hold a mask. "
+                "Draw it again and save it as PNG."
             )
         highest = _highest(picture)
         mask = _one_channel(_upright(picture))
@@ -123,6 +125,22 @@ def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
         if highest != 255 and mask.mode != "P":
             numbers = np.rint(numbers * (highest / 255)).astype(np.uint8)
         return torch.from_numpy(numbers)
+
+
+def _lossy(place: Entry, picture: Image.Image) -> str | None:
+    """What a picture is compressed by that changes its numbers, if so."""
+    if picture.format == "WEBP":
+        return "lossy WEBP" if _lossy_webp(place.read()) else None
+    return "JPEG" if picture.format == "JPEG" or picture.info.get("compression") == "jpeg" else None
+
+
+def _lossy_webp(content: bytes) -> bool:
+    """Whether the first picture in the chunks of a WEBP file is of the lossy sort (RFC 9649, section 2)."""
+    at = 12
+    while (name := content[at : at + 4]) not in (b"VP8 ", b"VP8L", b""):
+        size = int.from_bytes(content[at + 4 : at + 8], "little")
+        at += 24 if name == b"ANMF" else 8 + size + size % 2  # the chunks of a frame follow 16 bytes of its own
+    return name == b"VP8 "
 
 
 def _highest(picture: Image.Image) -> int:

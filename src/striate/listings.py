@@ -60,6 +60,7 @@ class Listing:
             lie in no part.
         layout: In words.
         unread: Files among the others that nothing is made of.
+        refused: Why nothing can be learned from it, where it is only to be looked at.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Listing:
     missing: tuple[str, ...] = ()
     layout: str = ""
     unread: tuple[Entry, ...] = field(default=(), repr=False)
+    refused: str = ""
 
     def part(self, name: str | None) -> list[Example]:
         """The examples of one part."""
@@ -93,8 +95,9 @@ def class_folders(root: Tree, *, strict: bool = True) -> Listing:
     kind = kind_of(root.files) or "picture"
     parts = _parts(root)
     found = {part: _by_class(folder, part, kind) for part, folder in parts.items()}
-    if strict:
-        _check_folders(parts, found, kind)
+    refused = _refusal(parts, found, kind)
+    if strict and refused:
+        raise DataError(refused)
     names = sorted({name for classes in found.values() for name in classes} if not strict else found[TRAIN])
     order = {name: label for label, name in enumerate(names)}
     split = parts[TRAIN] is not root
@@ -113,6 +116,7 @@ def class_folders(root: Tree, *, strict: bool = True) -> Listing:
         missing=tuple(_beside(root, kind) if split else ()),
         layout="a folder for each class" + (f" under {under}" if split else ""),
         unread=_unread(root, parts, kind),
+        refused=refused,
     )
 
 
@@ -174,27 +178,27 @@ def _unread(root: Tree, parts: Mapping[str, Tree], kind: str) -> tuple[Entry, ..
     return tuple(sorted([*others, *outside], key=lambda file: file.name))
 
 
-def _check_folders(parts: Mapping[str, Tree], found: Mapping[str, Mapping[str, Sequence[Entry]]], kind: str) -> None:
+def _refusal(parts: Mapping[str, Tree], found: Mapping[str, Mapping[str, Sequence[Entry]]], kind: str) -> str:
+    """Why nothing can be learned from these folders; empty if it can."""
     first, train = parts[TRAIN].where, found[TRAIN]
     if empty := [name for name, files in train.items() if not files]:
-        raise DataError(
+        return (
             f"{first}: no {kind}s in the class folders {quoted(empty)}. Add some or remove the folders; "
             f"a {kind}'s name ends in {', '.join(EXTENSIONS[kind])}."
         )
     if len(train) < 2:
         inner = [child.where for child in parts[TRAIN].children.values() if child.children]
         hint = f" If the folders in it are the classes, give {inner[0]}." if inner else ""
-        raise DataError(
-            f"{first}: {quoted(train)} is the only class folder; a classifier needs at least 2 classes.{hint}"
-        )
+        return f"{first}: {quoted(train)} is the only class folder; a classifier needs at least 2 classes.{hint}"
     for part in (TEST, VALIDATION):
         if part not in parts:
             continue
         second, others = parts[part].where, {name for name, files in found[part].items() if files}
         if not others:
-            raise DataError(f"{second}: no {kind}s in any class folder, so there is nothing to test on.")
+            return f"{second}: no {kind}s in any class folder, so there is nothing to test on."
         if strange := others - set(train):
-            raise DataError(f"{second}: {first} has no class folders {quoted(strange)} to learn them from.")
+            return f"{second}: {first} has no class folders {quoted(strange)} to learn them from."
+    return ""
 
 
 def mask_pairs(root: Tree) -> Listing | None:

@@ -29,6 +29,7 @@ EAGER = 2**24  # bytes of a packed member that is unpacked at once when it is op
 CHUNK = 2**20
 JUMPS = 16  # how often a larger one may begin again
 INFLATION = 1032  # how many times its size DEFLATE can become, at the very most
+CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems leave behind in folders and archives
 BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -401,7 +402,8 @@ def _choices(text: str) -> list[str]:
 def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, strict: bool = True) -> Tree:
     """The files of a folder, of an archive, of a folder inside one, or of several archives.
 
-    What starts with a dot is left out, and so are symbolic links and devices in archives. The archives (``.tar``) of a
+    What starts with a dot is left out, and so are what systems leave behind (``__MACOSX``, ``Thumbs.db``) and symbolic
+    links and devices in archives. The archives (``.tar``) of a
     folder that holds some, and those of a list or of a pattern with braces, are read as folders called as they are;
     the file ``classes.txt`` beside them counts as one of theirs.
 
@@ -456,7 +458,7 @@ def _folder(root: Path) -> Tree:
     while waiting:
         folder, prefix, above = waiting.pop()
         for path in folder.iterdir():
-            if path.name.startswith("."):
+            if not _kept(path.name):
                 continue
             mode, identity = _mode(path)
             if S_ISREG(mode):
@@ -553,7 +555,8 @@ def _unwrapped(archive: Tree) -> Tree:
 
 def _kept(name: str) -> bool:
     parts = name.split("/")
-    return bool(parts[-1]) and not any(part.startswith(".") and part not in (".", "..") for part in parts)
+    hidden = (part.startswith(".") and part not in (".", "..") for part in parts)
+    return bool(parts[-1]) and not any(hidden) and not any(part in CLUTTER for part in parts)
 
 
 def _clean(name: str) -> str:

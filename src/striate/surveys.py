@@ -15,10 +15,10 @@ from torch import Tensor
 
 from . import images, signals, volumes
 from .arrays import Arrays
-from .datasets import BUNDLED, bundled, look
+from .datasets import BUNDLED, bundled, check_learnable, look
 from .decoding import Wanted, mask_classes, mask_doubt
 from .errors import DataError
-from .listings import LISTED, PARTS, TEST, TRAIN, VALIDATION, Example, Listing, assigned, planned, shown
+from .listings import LISTED, PARTS, TEST, TRAIN, VALIDATION, Example, Listing, assigned, planned, settle, shown
 from .moments import SCALES, FloatSums
 from .readers import by, counted
 from .splits import IGNORED, Progress, each
@@ -27,6 +27,8 @@ from .tables import aligned
 
 LOPSIDED = 10
 """How many times larger than the smallest class the largest is before it is worth a warning."""
+FEW = 5
+"""Of a class that has fewer than so many examples held out, measured accuracy says little."""
 WHOLE = "all"
 
 
@@ -82,7 +84,7 @@ class Survey:
         rates: How many signals have how many samples a second.
         seconds: The shortest, median and longest signal, in seconds.
         pixel_shares: Of masks: the share of each class, and of what is ignored.
-        imbalance: The largest class of the training part as a multiple of the smallest.
+        imbalance: The largest class of the training part as a multiple of the smallest that has examples.
         mean: Of each channel of the training part, as stored: before any resizing.
         std: Likewise.
         unreadable: Messages about files that cannot be read, are missing, or do not fit.
@@ -90,6 +92,7 @@ class Survey:
         leaks: Names of the examples of equal content in several parts, those of the layout or of the split by seed 0.
         conflicts: Names of the examples of equal content and different targets.
         notes: What else is worth a word.
+        refused: Why training refuses it, whatever becomes of files that cannot be used.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Survey:
     leaks: tuple[tuple[str, ...], ...]
     conflicts: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    refused: str = ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -132,7 +136,8 @@ class Survey:
         ]
         if self.imbalance is not None and self.imbalance >= LOPSIDED:
             texts.append(f"the largest class has {self.imbalance:.1f} times as many examples as the smallest.")
-        return (*texts, *self.notes)
+        refused = (f"training refuses it: {self.refused}",) if self.refused else ()
+        return (*refused, *texts, *self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -170,7 +175,8 @@ class Survey:
         if self.pixel_shares:
             facts["pixels"] = ", ".join(f"{name} {100 * share:.2f} %" for name, share in self.pixel_shares.items())
         if self.imbalance is not None:
-            facts["imbalance"] = f"{self.imbalance:.2f} (largest class / smallest, to train on)"
+            least = "smallest" if all(self.counts[next(iter(self.counts))].values()) else "smallest that has any"
+            facts["imbalance"] = f"{self.imbalance:.2f} (largest class / {least}, to train on)"
         facts["mean"] = ", ".join(f"{value:.4f}" for value in self.mean)
         facts["std"] = ", ".join(f"{value:.4f}" for value in self.std)
         width = max(map(len, facts))
@@ -322,8 +328,25 @@ def _summed(found: Listing | Arrays, seen: Sequence[Seen], bad: Sequence[str], r
         duplicates=tuple(_names(rows) for rows in groups if len({one.side for one in rows}) == 1),
         leaks=tuple(_names(rows) for rows in groups if len({one.side for one in rows}) > 1),
         conflicts=tuple(_names(rows) for rows in groups if len({one.target for one in rows}) > 1),
-        notes=(*_notes(classes, found.task, counts, learned), *_strange(found, classes, seen, values)),
+        notes=(
+            *_notes(classes, found.task, counts, learned),
+            *_untested(classes, found.task, bool({TEST, VALIDATION} & {*order}), seen),
+            *_strange(found, classes, seen, values),
+        ),
+        refused=_refusal(found),
     )
+
+
+def _refusal(found: Listing | Arrays) -> str:
+    """What training says when it splits the examples, whether they can be read or not."""
+    try:
+        if isinstance(found, Arrays):
+            check_learnable(found)
+        elif not found.refused:
+            settle(found, seed=0)
+    except DataError as error:
+        return str(error)
+    return found.refused if isinstance(found, Listing) else ""
 
 
 def _counts(classes: Sequence[str], task: str, seen: Sequence[Seen]) -> dict[str, int]:
@@ -347,8 +370,9 @@ def _shares(classes: Sequence[str], values: Any) -> dict[str, float]:
 
 
 def _imbalance(counts: Mapping[str, int]) -> float | None:
-    """The largest class over the smallest; None where a class has nothing."""
-    return max(counts.values()) / min(counts.values()) if counts and min(counts.values()) else None
+    """The largest class over the smallest that has examples; None where none has."""
+    some = [count for count in counts.values() if count]
+    return max(some) / min(some) if some else None
 
 
 def _moments(seen: Sequence[Seen]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -387,6 +411,28 @@ def _strange(found: Listing | Arrays, classes: Sequence[str], seen: Sequence[See
         kinds = ", ".join(f"{ending} ({count:,})" for ending, count in sorted(endings.items()))
         names = shown([str(file) for file in found.unread])
         notes.append(f"{counted(len(found.unread), 'file')} of other endings or outside all classes, {kinds}:{names}")
+    return notes
+
+
+def _untested(classes: Sequence[str], task: str, given: bool, seen: Sequence[Seen]) -> list[str]:
+    """Classes that can be learned, but of which a test would say nothing or little.
+
+    Args:
+        classes: Their names.
+        task: "classes" or "masks".
+        given: Whether the layout has a part to test on: its makers chose how large it is.
+        seen: The examples.
+    """
+    if task == "masks":
+        return []
+    tested, counts = (Counter(one.label for one in seen if one.side in sides) for sides in ((TEST,), (TEST, TRAIN)))
+    names = {label: name for label, name in enumerate(classes) if counts[label]}
+    notes = []
+    if none := [repr(name) for label, name in names.items() if not tested[label]]:
+        notes.append(f"nothing to test the classes {', '.join(_few(none))} by.")
+    few = [f"{name!r} ({tested[label]})" for label, name in names.items() if 0 < tested[label] < FEW]
+    if few and not given:
+        notes.append(f"fewer than {FEW} examples to test these classes by, which says little: {', '.join(_few(few))}.")
     return notes
 
 
