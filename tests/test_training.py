@@ -157,3 +157,11 @@ def test_auxiliary_outputs_weigh_three_tenths(bars: Any) -> None:
     for (name, old), gradient in zip(before.items(), gradients, strict=True):
         new = dict(ours.network.named_parameters())[name]
         torch.testing.assert_close(new, old - 0.01 * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_large_loss_of_young_running_statistics_is_no_reason_to_stop(bars: Any) -> None:
+    ours = trainer(bars, "INPUT 1x8x8 -> CONV 3x3x32 -> BN -> RELU -> FC 3", epochs=3)
+    network = ours.classifier.network
+    network.register_forward_pre_hook(lambda module, given: (given[0] * (1.0 if module.training else 1e6),))
+    ours.epoch(quiet)
+    assert ours.history[0]["loss"] > 1000 * math.log(3)

@@ -141,12 +141,12 @@ class Trainer:
                 if step == first or ends or now - looked > GLANCE:
                     looked = now
                     if self.group.size == 1:  # others would wait for this one
-                        self._check_loss(number, "training", sums.loss())
+                        self._check_loss(number, "training", sums.loss(), math.inf)
                     speed = (step + 1 - first) * self.batch_size / (now - began)
                     tick(step + 1, self.steps, self._told(number, sums, speed))
                 if pause is not None and not ends and self.group.agree(pause()):
                     self.sums = sums.fixed(step + 1, time.perf_counter() - began)
-                    self._check_loss(number, "training", self.sums.loss if self._finite() else math.nan)
+                    self._check_loss(number, "training", self.sums.loss if self._finite() else math.nan, math.inf)
                     return None
         done = sums.fixed(self.steps, time.perf_counter() - began)
         return self._finish(number, done)
@@ -196,12 +196,13 @@ class Trainer:
         return -(-total_steps(self.options, self.count) // steps_per_epoch(self.options, self.count))
 
     def _finish(self, number: int, done: Sums) -> Measured:
-        loss = done.loss
+        loss, guessing = done.loss, math.log(len(self.data.classes))
         figures = {"train_loss": loss, "train_accuracy": done.right[0] / max(done.right[1], 1.0)}
-        self._check_loss(number, "training", loss if done.right[1] else None)
+        self._check_loss(number, "training", loss if done.right[1] else None, DIVERGED * guessing)
         evaluation = self.evaluate()
         judging = "test" if self.data.validation is None else "validation"
-        self._check_loss(number, judging, summary(evaluation)["loss"] if evaluation.confusion.any() else None)
+        judged = summary(evaluation)["loss"] if evaluation.confusion.any() else None
+        self._check_loss(number, judging, judged, math.inf)  # it may be large while running statistics are young
         self.sums = Sums()
         self.history.append({"epoch": number + 1, **figures, **summary(evaluation), "seconds": done.seconds})
         return evaluation
@@ -210,11 +211,11 @@ class Trainer:
         """Whether all weights are numbers still, which a loss tells a step later; several processes wait for it."""
         return self.group.size > 1 or all(bool(weight.isfinite().all()) for weight in self.network.parameters())
 
-    def _check_loss(self, number: int, part: str, loss: float | None) -> None:
+    def _check_loss(self, number: int, part: str, loss: float | None, limit: float) -> None:
         if loss is None:
             raise DataError(f"{self.data.name}: no pixel of its {part} part has a label: all are {IGNORED}.")
         guessing = math.log(len(self.data.classes))
-        if not loss < DIVERGED * guessing:
+        if not loss < limit:
             raise TrainingError(
                 f"the loss became {loss:.2g} in epoch {number + 1} (guessing would give {guessing:.2g}): "
                 f"learning_rate={self.options.rate:g} is too high for this network; try {self.options.rate / 10:g}, or "
