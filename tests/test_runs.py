@@ -527,7 +527,7 @@ def test_a_run_whose_time_is_up_is_kept_and_goes_on_to_the_same_end(bars: Any, t
     given: dict[str, Any] = {"epochs": 4, "batch_size": 16, "ema": 0.9}
     short = train(TEXT, bars, out=tmp_path / "short", minutes=1e-6, **given)
     assert not short.finished
-    assert short.notes == (f"Stopped after {len(short.history)} of 4 epochs: 1e-06 minutes are over.",)
+    assert short.notes == (f"Stopped after {len(short.history)} of 4 epochs and 1 step: 1e-06 minutes are over.",)
     assert checkpoints.load(short.folder).training.sums.step == 1  # type: ignore[union-attr]
     done = train(resume=short.folder, data=bars, minutes=60)
     assert done.finished
@@ -558,7 +558,7 @@ def test_a_signal_ends_the_step_and_keeps_it(bars: Any, tmp_path: Path, number: 
     with pytest.raises(KeyboardInterrupt) as caught:
         train(TEXT, bars, out=tmp_path / "run", progress=send, **given)
     assert str(caught.value) == (
-        f"Stopped after 1 of 3 epochs and 1 steps, which are kept in {tmp_path}/run; "
+        f"Stopped after 1 of 3 epochs and 1 step, which are kept in {tmp_path}/run; "
         f"go on with: striate train --resume {tmp_path}/run"
     )
     assert signal.getsignal(number) == before

@@ -27,7 +27,7 @@ from .errors import OptionError, OutputError
 from .options import read_config, written_config
 from .prediction import Classifier
 from .processes import Engine, Group
-from .readers import reader_of
+from .readers import counted, reader_of
 from .starts import Start
 from .training import Measured, Trainer, Watcher
 
@@ -161,17 +161,17 @@ def _run(
             f"Stopped after {keeper.kept}, which are kept in {folder}; "
             f"go on with: striate train --resume {shlex.quote(str(folder))}"
         ) from None
-    notes += _ended(trainer)
+    notes += _ended(trainer, keeper.kept)
     return _finish(folder, start, trainer, evaluation, group, tuple(notes))
 
 
-def _ended(trainer: Trainer) -> list[str]:
+def _ended(trainer: Trainer, kept: str) -> list[str]:
     """Why a run ended before its last epoch."""
-    options, done = trainer.options, f"after {len(trainer.history)} of {trainer.epochs} epochs"
+    options = trainer.options
     if not trainer.finished:
-        return [f"Stopped {done}: {options.minutes:g} minutes are over."]
+        return [f"Stopped after {kept}: {options.minutes:g} minutes are over."]
     if trainer.steps > 0:
-        return [f"Stopped early, {done}: {options.early_stopping} without improvement on the validation part."]
+        return [f"Stopped early, after {kept}: {options.early_stopping} without improvement on the validation part."]
     return []
 
 
@@ -321,7 +321,7 @@ class _Keeper:
         """Write the checkpoint, then the figures of all finished epochs, each under a temporary name first."""
         content = _content(self.start, self.trainer)
         self.saved = time.monotonic()
-        step = f" and {self.trainer.sums.step} steps" if self.trainer.sums.step else ""
+        step = f" and {counted(self.trainer.sums.step, 'step')}" if self.trainer.sums.step else ""
         self.kept = f"{len(self.trainer.history)} of {self.trainer.epochs} epochs{step}"
         if not self.group.first:
             return
