@@ -33,7 +33,8 @@ BOOK = [
     *("computing", "wisdom", "machine", "estimates", "progress", "races", "planning", "trilinear", "convolution"),
     *("reductions", "pooling", "adaptive", "normalization"),
     *("layers", "pooling_layers", "lazy_layers", "channels", "rotation", "blocks", "nn"),  # IV   networks
-    *("networks", "factors", "rearranging", "drafts", "drafting", "combining", "aten", "aten_windows", "aten_products"),
+    *("node_layers", "networks", "factors", "rearranging", "drafts", "drafting", "combining"),
+    *("aten", "aten_windows", "aten_products"),
     *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
     *("storage", "images", "signals", "volumes", "readers", "splits", "moments", "streaming", "listings"),
@@ -196,6 +197,7 @@ def test_no_module_is_a_drawer() -> None:
 # ----------------------------------------------------------------------------------------------- tests of every module
 
 TESTED_ELSEWHERE = {
+    "node_layers": "test_networks",
     "channels": "test_blocks",
     "rotation": "test_blocks",
     "nn": "test_layers",  # only gives the layers their public names

@@ -24,7 +24,8 @@ from torch import Tensor
 from . import notation, zoo
 from .architecture import Architecture
 from .errors import CheckpointError, StriateError
-from .networks import RBF, Network, network
+from .networks import Network, network
+from .node_layers import RBF
 from .operations import FC, Shape, written
 
 ROLES = ("weight", "bias", "running_mean", "running_var")
