@@ -43,8 +43,8 @@ BOOK = [
     *("metrics", "options", "processes", "losses", "schedules", "optimizing", "synchronised_norms"),
     *("checkpoint", "loading", "views", "prediction", "feeding", "training", "range_test", "engines", "starts"),
     *("backpropagation", "derivatives", "arithmetic", "lessons", "exporting"),
-    *("rendering", "sheets", "portraits", "overlays", "pictures", "diagrams", "report", "showing"),  # VI
-    *("runs", "sweeps", "benchmark"),
+    *("rendering", "sheets", "portraits", "overlays", "pictures", "feature_maps", "diagrams"),  # VI   seeing
+    *("report", "showing", "runs", "sweeps", "benchmark"),
     *("pytest_plugin", "commands", "data_verbs", "cli", "__main__"),
 ]
 ON_PAPER = BOOK[: BOOK.index("graphs")]
@@ -221,6 +221,7 @@ TESTED_ELSEWHERE = {
     "spelling": "test_notation",
     "synchronised_norms": "test_processes",
     "views": "test_prediction",
+    "feature_maps": "test_pictures",
     "range_test": "test_training",
     "starts": "test_runs",
     "commands": "test_cli",

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from striate import pictures, rendering, sheets
+from striate import feature_maps, pictures, rendering, sheets
 from striate.metrics import Evaluation, MaskEvaluation
 from striate.overlays import Overlap
 
@@ -61,8 +61,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion": lambda: pictures.confusion(evaluation(CHINESE)),
     "mistakes": lambda: pictures.mistakes(PICTURE.repeat(60, 1, 1, 1), evaluation(CHINESE), 4),
     "calibration": lambda: pictures.calibration(evaluation(CHINESE)),
-    "filters": lambda: pictures.filters(torch.linspace(-1, 1, 4 * 2 * 9).view(4, 2, 3, 3), "conv2"),
-    "columns": lambda: pictures.columns(layers(), PICTURE, SCORES, truth="dog"),
+    "filters": lambda: feature_maps.filters(torch.linspace(-1, 1, 4 * 2 * 9).view(4, 2, 3, 3), "conv2"),
+    "columns": lambda: feature_maps.columns(layers(), PICTURE, SCORES, truth="dog"),
 }
 
 
@@ -110,12 +110,12 @@ def test_ids_never_collide_in_a_page_and_every_reference_has_its_target(svgs: di
 
 
 def test_colors_are_replaced_in_styles_and_nowhere_else() -> None:
-    names = (pictures.BLUE, "id=&quot;", "--> ]]>")
-    svg = rendering.to_svg(pictures.confusion(evaluation(names)), colors={pictures.BLUE: "var(--blue)"})
+    names = (sheets.BLUE, "id=&quot;", "--> ]]>")
+    svg = rendering.to_svg(pictures.confusion(evaluation(names)), colors={sheets.BLUE: "var(--blue)"})
     text = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert all(name in text for name in names)
     assert "fill: var(--blue)" in svg
-    assert svg.count(pictures.BLUE) == 2  # the class name, at its row and at its column
+    assert svg.count(sheets.BLUE) == 2  # the class name, at its row and at its column
 
 
 def test_letters_without_a_font_warn_nobody_and_stay_letters_in_an_svg(svgs: dict[str, str]) -> None:
@@ -181,7 +181,7 @@ def test_confusion_tells_right_from_wrong_by_color_and_writes_every_count(classe
     counts = e.confusion
     numbers = [text for text in texts(figure) if text.isdigit()]
     assert sorted(map(int, numbers)) == sorted(counts[counts > 0].tolist())
-    right, wrong = ([alpha for color, alpha in boxes(figure) if color == c] for c in (pictures.BLUE, pictures.ORANGE))
+    right, wrong = ([alpha for color, alpha in boxes(figure) if color == c] for c in (sheets.BLUE, sheets.ORANGE))
     shares = counts / counts.sum(1, keepdim=True)
     off_diagonal = shares.clone().fill_diagonal_(0)
     np.testing.assert_allclose(right, shares.diagonal().sqrt())
@@ -195,7 +195,7 @@ def test_confusion_of_many_classes_is_one_picture_without_numbers() -> None:
     assert not [text for text in texts(figure) if text.isdigit()]
     assert cells.shape == (40, 40, 4)
     assert ((cells[..., 3] > 0) == (e.confusion > 0).numpy()).all()
-    assert [bytes(cells[0, column, :3]).hex() for column in (0, 1)] == [pictures.BLUE[1:], pictures.ORANGE[1:]]
+    assert [bytes(cells[0, column, :3]).hex() for column in (0, 1)] == [sheets.BLUE[1:], sheets.ORANGE[1:]]
 
 
 @pytest.mark.parametrize("classes", [2, 12, 45])
@@ -241,9 +241,9 @@ def test_calibration_shows_accuracy_in_blue_and_certainty_without_success_in_ora
     heights: dict[str, list[float]] = {}
     for patch in figure.axes[0].patches:
         heights.setdefault(to_hex(patch.get_facecolor()), []).append(patch.get_height() / tall)  # type: ignore[attr-defined]
-    np.testing.assert_allclose(heights[pictures.BLUE], [1 / 4, 1.0])
-    np.testing.assert_allclose(heights[pictures.ORANGE], [0.7 - 1 / 4])  # of the other bin it was less sure than right
-    np.testing.assert_allclose(heights[pictures.MUTED], [0.45 / tall, 0.45 / tall / 2])
+    np.testing.assert_allclose(heights[sheets.BLUE], [1 / 4, 1.0])
+    np.testing.assert_allclose(heights[sheets.ORANGE], [0.7 - 1 / 4])  # of the other bin it was less sure than right
+    np.testing.assert_allclose(heights[sheets.MUTED], [0.45 / tall, 0.45 / tall / 2])
     # (4 * |1/4 - 0.7| + 2 * |1 - 0.9|) / 6 = 2 / 6
     assert "76.7 % sure and 50.0 % right on average; calibration error 33.3 %" in texts(figure)
     figure.draw_without_rendering()
@@ -261,7 +261,7 @@ def test_calibration_of_nothing_says_so() -> None:
 
 def test_signed_filters_have_the_color_of_each_weight() -> None:
     weight = torch.tensor([[-2.0, 0.0], [1.0, 2.0]]).view(1, 1, 2, 2)
-    figure = pictures.filters(weight, "edge")
+    figure = feature_maps.filters(weight, "edge")
     expected = [[sheets.SIGNED(0), sheets.SIGNED(255)], [sheets.SIGNED(383), sheets.SIGNED(510)]]
     np.testing.assert_allclose(tiles(figure)[0] / 255, np.array(expected)[..., :3], atol=1 / 255)
     assert texts(figure) == ["edge", "the filter of 2 × 2"]
@@ -273,7 +273,7 @@ def test_signed_filters_have_the_color_of_each_weight() -> None:
 def test_filters_over_colors_are_color_pictures_with_grey_for_zero() -> None:
     weight = torch.zeros(2, 3, 1, 2)
     weight[1, :, 0, 1] = torch.tensor([4.0, 0.0, -4.0])
-    nothing, filled = tiles(pictures.filters(weight, "conv1"))
+    nothing, filled = tiles(feature_maps.filters(weight, "conv1"))
     assert nothing.tolist() == [[[128] * 3] * 2]
     assert filled.tolist() == [[[128] * 3, [255, 128, 0]]]
 
@@ -288,13 +288,13 @@ def test_filters_over_colors_are_color_pictures_with_grey_for_zero() -> None:
     ],
 )
 def test_filters_say_how_much_of_them_is_shown(shape: tuple[int, ...], extract: str, shown: int) -> None:
-    figure = pictures.filters(torch.ones(shape), "conv2")
+    figure = feature_maps.filters(torch.ones(shape), "conv2")
     assert extract in texts(figure)
     assert len(tiles(figure)) == shown
 
 
 def test_filters_over_one_axis_are_curves_around_their_zero_line() -> None:
-    figure = pictures.filters(torch.tensor([0.0, 1.0, -1.0, 0.5]).view(1, 1, 4), "conv1")
+    figure = feature_maps.filters(torch.tensor([0.0, 1.0, -1.0, 0.5]).view(1, 1, 4), "conv1")
     zero, curve = figure.axes[0].lines
     heights = np.asarray(zero.get_ydata(), dtype=float)[0] - np.asarray(curve.get_ydata(), dtype=float)
     np.testing.assert_allclose(heights / heights.max(), [0.0, 1.0, -1.0, 0.5], atol=1e-9)
@@ -303,7 +303,7 @@ def test_filters_over_one_axis_are_curves_around_their_zero_line() -> None:
 
 def test_columns_show_evenly_chosen_slices_and_count_the_rest() -> None:
     volume = torch.arange(19.0).view(19, 1, 1).expand(19, 5, 5)  # ten of 19 at even distances: every second one
-    figure = pictures.columns([("conv", volume), ("fc", torch.ones(4))], PICTURE, SCORES)
+    figure = feature_maps.columns([("conv", volume), ("fc", torch.ones(4))], PICTURE, SCORES)
     shown = tiles(figure)
     assert len(shown) == 10 + 1 + 1  # slices, the strip of four values, the picture
     reds = [int(tile[0, 0, 0]) for tile in shown[:10]]
@@ -314,7 +314,7 @@ def test_columns_show_evenly_chosen_slices_and_count_the_rest() -> None:
 
 @pytest.mark.parametrize(("truth", "sentence"), [("dog", "dog · true"), ("ant", "truth: ant"), (None, "top scores")])
 def test_columns_end_in_the_scores_with_the_true_class_marked(truth: str | None, sentence: str) -> None:
-    written = texts(pictures.columns(layers(), PICTURE, SCORES, truth=truth))
+    written = texts(feature_maps.columns(layers(), PICTURE, SCORES, truth=truth))
     assert sentence in written
     assert {"70.0 %", "20.0 %", "10.0 %"} <= set(written)
 
@@ -323,7 +323,7 @@ def test_columns_end_in_the_scores_with_the_true_class_marked(truth: str | None,
 @pytest.mark.parametrize("count", [1, 12, 38])
 def test_columns_of_any_number_of_layers_stay_inside_the_figure(count: int, width: float) -> None:
     named = [(f"conv{i // 3}_{i}", torch.ones(2, 3, 3)) for i in range(count)]
-    figure = pictures.columns(named, PICTURE, SCORES, width=width)
+    figure = feature_maps.columns(named, PICTURE, SCORES, width=width)
     names = [text for text in figure.axes[0].texts if text.get_text().startswith("conv")]
     rows = sorted({float(text.get_position()[1]) for text in names})
     assert len(names) == count
@@ -335,7 +335,7 @@ def test_columns_of_any_number_of_layers_stay_inside_the_figure(count: int, widt
 
 def test_columns_survive_dead_layers_and_numbers_that_are_none() -> None:
     odd = [("dead", torch.zeros(2, 3, 3)), ("nan", torch.full((2, 3, 3), float("nan"))), ("point", torch.ones(5, 1, 1))]
-    figure = pictures.columns([*odd, ("line", torch.ones(2, 30))], PICTURE, SCORES)
+    figure = feature_maps.columns([*odd, ("line", torch.ones(2, 30))], PICTURE, SCORES)
     middle = (255 * np.array(sheets.SIGNED(255))[:3]).astype(np.uint8)
     np.testing.assert_allclose(tiles(figure)[0], np.tile(middle, (3, 3, 1)), atol=1)
     assert "5×1×1" in texts(figure)
@@ -408,10 +408,10 @@ def test_mistakes_of_volumes_show_the_middle_slice_on_a_scale_that_is_told() -> 
 
 def test_columns_of_signals_are_areas_around_zero() -> None:
     wave = torch.sin(torch.arange(40) / 3)
-    figure = pictures.columns([("conv1", torch.stack([wave, -wave]))], wave[None], SCORES, noun="signal")
+    figure = feature_maps.columns([("conv1", torch.stack([wave, -wave]))], wave[None], SCORES, noun="signal")
     polygons = [patch for patch in figure.axes[0].patches if isinstance(patch, Polygon)]
     areas = [(to_hex(patch.get_facecolor()), patch.get_xy()) for patch in polygons]
-    assert [color for color, _ in areas] == [pictures.ORANGE, pictures.BLUE] * 2
+    assert [color for color, _ in areas] == [sheets.ORANGE, sheets.BLUE] * 2
     above, below = (areas[0][1][:, 1], areas[3][1][:, 1])
     np.testing.assert_allclose(
         above[0] - above.min(), below.max() - below[0], rtol=1e-6
@@ -423,7 +423,7 @@ def test_columns_of_signals_are_areas_around_zero() -> None:
 def test_columns_of_volumes_show_the_middle_slices_and_say_so() -> None:
     volume = torch.zeros(2, 6, 4, 4)
     volume[:, 3] = 1.0
-    figure = pictures.columns([("conv1", volume)], torch.rand(1, 6, 4, 4), SCORES, noun="volume")
+    figure = feature_maps.columns([("conv1", volume)], torch.rand(1, 6, 4, 4), SCORES, noun="volume")
     expected = (255 * np.array(sheets.SIGNED(510))[:3]).astype(np.uint8)
     np.testing.assert_allclose(tiles(figure)[0], np.tile(expected, (4, 4, 1)), atol=1)
     assert "The middle slice, 4 of 6. Black is 0, white 1. Of the layers, the middle slices, too." in " ".join(
@@ -436,7 +436,7 @@ def test_columns_of_volumes_show_the_middle_slices_and_say_so() -> None:
 def test_columns_of_masks_end_in_both_masks_inside_the_figure(shape: tuple[int, ...], width: float) -> None:
     truth = torch.ones(shape, dtype=torch.uint8)
     overlap = Overlap.of(0, torch.rand(1, *shape), truth, torch.zeros_like(truth), ("a", "b"))
-    figure = pictures.columns([("conv1", torch.rand(2, *shape))], overlap.inputs, [], overlap=overlap, width=width)
+    figure = feature_maps.columns([("conv1", torch.rand(2, *shape))], overlap.inputs, [], overlap=overlap, width=width)
     assert {"network", "truth"} <= set(texts(figure))
     assert "top scores" not in texts(figure)
     assert figure.get_figwidth() <= width
@@ -447,7 +447,7 @@ def test_columns_of_masks_end_in_both_masks_inside_the_figure(shape: tuple[int, 
 
 
 def test_slices_of_wide_pictures_lie_close() -> None:
-    figures = [pictures.columns([("conv1", torch.rand(8, size, 16))], PICTURE, SCORES) for size in (16, 4)]
+    figures = [feature_maps.columns([("conv1", torch.rand(8, size, 16))], PICTURE, SCORES) for size in (16, 4)]
     places = [sorted({image.get_extent()[3] for image in figure.axes[0].images[:8]}) for figure in figures]
     steps = [np.diff(tops) for tops in places]
     np.testing.assert_allclose(steps[0], 0.66 + 0.05)

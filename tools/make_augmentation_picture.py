@@ -20,7 +20,7 @@ from striate import files, rendering
 from striate.augmentation import Augmentation, parse, recipe
 from striate.draws import Chance
 from striate.images import from_pillow
-from striate.pictures import INK, MUTED
+from striate.sheets import INK, MUTED
 
 TARGET = Path(__file__).parent.parent / "docs" / "images" / "augmentation.jpg"
 SIZE = 128

@@ -28,8 +28,8 @@ import striate
 from striate import blocks, files
 from striate.geometry import Axis, Geometry
 from striate.padding import sources
-from striate.pictures import BLUE, INK, LINE, MUTED, ORANGE, PAPER
 from striate.receptive_field import dilated_coverage
+from striate.sheets import BLUE, INK, LINE, MUTED, ORANGE, PAPER
 from striate.taps import counts, taps, window_at
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "operators"

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from .analysis import Description, Row
 from .architecture import Architecture
 from .operations import FC, RBF, Activation, Dropout, Input, Join, Operation, Weighted, Windowed, written
-from .pictures import BLUE, INK, LINE, MUTED, ORANGE, PAPER
+from .sheets import BLUE, INK, LINE, MUTED, ORANGE, PAPER
 
 GREEN = "#4a8c5c"
 SHOWN_NAMES = 40  # beyond this the names of neighbouring layers would overlap

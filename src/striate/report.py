@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import overlays, pictures, rendering
+from . import feature_maps, overlays, pictures, rendering
 from .metrics import Evaluation, MaskEvaluation
 from .overlays import Overlap, dots
 from .portraits import is_curve, plural
@@ -221,7 +221,8 @@ def _picture(alt: str, draw: Callable[[float], Figure]) -> _Picture:
 
 def _filters(name: str, weight: Tensor) -> _Picture:
     shape = " × ".join(map(str, weight.shape))
-    return _picture(f"Learned filters of {name}, weights {shape}.", lambda w: pictures.filters(weight, name, width=w))
+    alt = f"Learned filters of {name}, weights {shape}."
+    return _picture(alt, lambda w: feature_maps.filters(weight, name, width=w))
 
 
 def _filters_caption(weight: Tensor) -> str:
@@ -353,7 +354,7 @@ def _calibration_alt(evaluation: Evaluation) -> str:
 def _columns(one: Followed, words: Wording) -> _Picture:
     return _picture(
         f"Activations of one {words.noun} after {', '.join(name for name, _ in one.layers)}. {_said(one)}",
-        lambda w: pictures.columns(
+        lambda w: feature_maps.columns(
             one.layers, one.inputs, one.scores, truth=one.truth, overlap=one.overlap, noun=words.noun, width=w
         ),
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from . import checkpoint as checkpoints
-from . import feeding, files, notation, overlays, pictures, rendering, report
+from . import feature_maps, feeding, files, notation, overlays, pictures, rendering, report
 from .analysis import describe
 from .datasets import Dataset
 from .errors import OptionError
@@ -288,16 +288,16 @@ def _drawn(m: Material, name: str) -> dict[str, Figure]:
     """The figures of one of the pictures in :data:`SHOWN`, by the names of their files."""
     seen, noun = m.evaluation, m.wording.noun
     if name == "filters":
-        return {f"filters-{layer}": pictures.filters(weight, layer) for layer, weight in filters(m.classifier.network)}
+        found = filters(m.classifier.network)
+        return {f"filters-{layer}": feature_maps.filters(weight, layer) for layer, weight in found}
     if name == "curves":
         return {name: pictures.curves(m.history, judged=m.wording.judged)}
     if name == "confusion":
         return {name: pictures.confusion(seen)}
     if name == "columns":
         one = followed(m)
-        return {
-            name: pictures.columns(one.layers, one.inputs, one.scores, truth=one.truth, overlap=one.overlap, noun=noun)
-        }
+        layers, x, scores = one.layers, one.inputs, one.scores
+        return {name: feature_maps.columns(layers, x, scores, truth=one.truth, overlap=one.overlap, noun=noun)}
     if isinstance(seen, MaskEvaluation):
         if name == "masks":
             return {name: overlays.masks(worst_masks(m)[0], m.data.classes, noun=noun)}

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from .. import files
-from ..pictures import THEME
 from ..rendering import to_png
+from ..sheets import THEME
 from .results import LOSS, TITLES, Row, by_family, cell, chosen, step_default
 from .suite import MEASUREMENTS
 
