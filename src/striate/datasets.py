@@ -132,34 +132,13 @@ def load(
 ) -> Dataset:
     """A data set by its name, or from its files. The result does not depend on the order of the file system.
 
-    **A name**: "fashion-mnist-mini", the first 10,000 training and 2,000 test pictures of Fashion-MNIST, 1x28x28.
-    A folder of that name is meant by ``./fashion-mnist-mini``.
+    The layouts are a folder for each class, ``images/`` with ``masks/``, an index file (CSV, TSV, Parquet), shards of
+    samples (``train-{000..009}.tar``), the IDX files of MNIST, arrays (NPZ, NPY), UCR and UEA series, ``hf:NAME`` of
+    the Hugging Face hub, and the bundled "fashion-mnist-mini"; docs/data.md explains each. Files are pictures, sound
+    files or volumes. A folder may also be a ``.zip`` or ``.tar`` archive, which is read in place, or a folder in one.
 
-    **IDX files**: a folder with the four files of MNIST and its successors, as they are or gzipped. The classes are
-    called "0", "1", ... up to the highest training label, or as the lines of a file ``classes.txt`` beside them say.
-
-    **A folder for each class**, its pictures anywhere below it; pictures outside class folders are not read. With
-    ``train/`` (or ``training/``) in front there must be class folders under it; ``test/`` (``testing/``) is the test
-    part, and ``validation/`` (``valid/``, ``val/``, ``dev/``, ``eval/``) the validation part, or the test part if
-    there is no other. With no test part, one in six pictures of each class, and at least one, is held out: those with
-    the smallest hash of ``seed`` and path, so few pictures change sides when others come or go. Classes are in the
-    order of their names.
-
-    **Pictures with masks**: ``images/`` and ``masks/`` with files of the same names.
-
-    **An index file**: CSV, TSV or Parquet with the columns ``file`` and ``label`` (or ``mask``), and perhaps ``split``.
-
-    **Shards**: tar archives of samples as WebDataset lays them (``0001.jpg`` with ``0001.cls``);
-    ``train-{000..009}.tar`` names several.
-
-    **Arrays**: an NPZ file, or NPY files in a folder, with inputs ``x`` and classes ``y``.
-
-    **Series**: ``NAME_TRAIN.ts`` and ``NAME_TEST.ts`` of the UCR and UEA archives, or the same as ``.tsv``.
-
-    **The Hugging Face hub**: ``hf:NAME`` or ``hf:NAME:CONFIG``, or what ``save_to_disk`` wrote, ``hf:./FOLDER``.
-
-    Each is explained in docs/data.md. Files are pictures, sound files or volumes. A folder may also be a ``.zip`` or
-    ``.tar`` archive, which is read in place, or a folder in one.
+    With no test part, one in six examples of each class, and at least one, is held out: those with the smallest hash
+    of ``seed`` and path, so few change sides when others come or go.
 
     Args:
         source: The name, or the path.
@@ -185,18 +164,26 @@ def load(
     if not 0 <= validation < 1:
         raise OptionError(f"validation is a share of the training part, from 0 to below 1, got {validation!r}.")
     report = progress or (lambda done, total, what: None)
+    found, wanted = _found(source, Wanted(channels, None, skip_bad, stream), size, report)
+    if isinstance(found, Arrays):
+        return from_arrays(found, wanted, seed, validation)
+    decoded = decoding.decode(_settled(found, seed, validation, skip_bad), wanted, report)
+    return _dataset(found, decoded.classes, decoded.parts, decoded.reader, decoded.skipped)
+
+
+def _found(
+    source: str | os.PathLike[str], wanted: Wanted, size: int | tuple[int, ...] | None, report: Progress
+) -> tuple[Listing | Arrays, Wanted]:
+    """What the source is, and what is wanted of it with a size for each axis that it has."""
     given = (size,) if isinstance(size, int) else size
-    wanted = Wanted(channels, None if given is None else tuple(given), skip_bad, stream)
+    wanted = replace(wanted, size=None if given is None else tuple(given))
     is_bundled = isinstance(source, str) and source in BUNDLED
     found = bundled(str(source)) if is_bundled else look(source, wanted, report)
     if isinstance(size, int):
         wanted = replace(wanted, size=(size,) * AXES[found.kind])
     if is_bundled:
-        pictures.check_options(channels, wanted.size)
-    if isinstance(found, Arrays):
-        return from_arrays(found, wanted, seed, validation)
-    decoded = decoding.decode(_settled(found, seed, validation, skip_bad), wanted, report)
-    return _dataset(found, decoded.classes, decoded.parts, decoded.reader, decoded.skipped)
+        pictures.check_options(wanted.channels, wanted.size)
+    return found, wanted
 
 
 def _settled(found: Listing, seed: int, validation: float, skip_bad: bool) -> Listing:
