@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
 from collections import Counter
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 # No test reads or writes what the user's machine has learned.
-os.environ["STRIATE_CACHE"] = tempfile.mkdtemp(prefix="striate-tests-")
+os.environ["STRIATE_CACHE"] = LEARNED = tempfile.mkdtemp(prefix="striate-tests-")
 
 # Tests run side by side, so each takes one thread: more would compete for the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +32,10 @@ SAMPLED = {
     ("test_acceleration.py", "test_compiles_whole"),
     ("test_native_pools.py", "test_long_windows_on_every_instruction_set"),
 }
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(LEARNED, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
