@@ -16,6 +16,7 @@ from .errors import OptionError, unknown_name
 
 RATES = {"adamw": 6e-3, "momentum": 0.05, "sgd": 0.1}
 DECAYS = {"adamw": 0.1, "momentum": 5e-4, "sgd": 5e-4}
+SEQUENCES = {"log", "milestones", "patch"}
 MASK_LOSSES = ("softmax", "dice", "softmax+dice")
 
 
@@ -125,9 +126,10 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _sequences(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """TOML and JSON have lists; one thing to log is a list of one."""
+        """TOML and JSON have lists; a single value of what is always a list is a list of one."""
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        return given | ({"log": (given["log"],)} if isinstance(given.get("log"), str) else {})
+        single = {name for name in SEQUENCES & given.keys() if isinstance(given[name], str | int | float)}
+        return given | {name: (given[name],) for name in single}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -183,16 +185,24 @@ def options_of(given: Mapping[str, Any]) -> Options:
         raise OptionError("\n  ".join(["training cannot use", *found])) from None
 
 
+TEXTS = {"network": "lenet5", "data": "photos", "out": "runs/first"}
+"""What a TOML file may say besides options."""
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
-    """What a TOML file says: a network, data, out, and options; the values are checked when they are used.
+    """What a TOML file says: a network, data and out, and options, whose values are checked when they are used.
 
     Raises:
-        OptionError: It cannot be read, or is no TOML.
+        OptionError: It cannot be read, or is no TOML; or one of the three is no text.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise OptionError(f"{path}: cannot be read as TOML: {error}.") from None
+    for name, example in TEXTS.items():
+        if not isinstance(found.get(name, ""), str):
+            raise OptionError(f'{path}: {name}={found[name]!r}: expected a text, as in {name} = "{example}".')
+    return found
 
 
 def written_config(network: str, data: str | None, options: Options) -> str:
@@ -220,6 +230,7 @@ ADMITTED = {
     "batch_size": "a whole number of at least 1, or 'full'",
     "learning_rate": "a finite number above 0, or 'find'",
     "size": "a whole number of at least 1, or one for each axis",
+    "patch": "a whole number of at least 1, or one for each axis",
     "class_weights": "'none', 'balanced', or one number above 0 for each class",
 }
 

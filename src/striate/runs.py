@@ -24,7 +24,7 @@ from .architecture import Architecture
 from .checkpoint import Checkpoint, Training
 from .datasets import Dataset
 from .errors import OptionError, OutputError
-from .options import read_config, written_config
+from .options import TEXTS, read_config, written_config
 from .prediction import Classifier
 from .processes import Engine, Group
 from .readers import counted, reader_of
@@ -33,7 +33,6 @@ from .training import Measured, Trainer, Watcher
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
-GIVEN_APART = ("network", "data", "out")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def train(
         network = network if network is not None else given.pop("network", None)
         data = data if data is not None else given.pop("data", None)
         out = out if out is not None else given.pop("out", None)
-        options = {name: value for name, value in given.items() if name not in GIVEN_APART} | options
+        options = {name: value for name, value in given.items() if name not in TEXTS} | options
     tick = progress or (lambda done, total, what: None)
     with processes.joined() as group:
         if resume is not None:
