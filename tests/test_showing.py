@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 import striate
-from striate import datasets, showing
+from striate import cli, commands, datasets, showing  # noqa: F401  (the verbs of cli join those of commands)
 from striate.datasets import Dataset, Split, Stored
 from striate.errors import OptionError
 from striate.metrics import MaskEvaluation
@@ -82,22 +86,29 @@ def test_the_report_can_be_written_again_to_the_same_bytes(bars_run: Any, monkey
     assert bars_run.report.read_bytes() == before
 
 
-def test_the_report_tells_how_to_train_the_same_bits_again(bars_run: Any, tmp_path: Path) -> None:
-    import html
-    import re
-    import shlex
-
-    from typer.testing import CliRunner
-
-    from striate import cli, commands  # noqa: F401  (the verbs of cli join those of commands)
-
-    page = html.unescape(bars_run.report.read_text())
-    (line,) = re.findall(r"striate train '.*", page)
-    words = shlex.split(line.split("<")[0])
-    done = CliRunner().invoke(commands.app, [*words[1:], "--out", str(tmp_path / "again")])
+def trained_again(run: Any, folder: Path) -> str:
+    """Train as a run's report says, see that the weights are the same, and return the line."""
+    page = html.unescape(run.report.read_text())
+    (line,) = re.findall(r"striate train '[^<]*", page)
+    words = shlex.split(line)
+    done = CliRunner().invoke(commands.app, [*words[1:], "--out", str(folder)])
     assert done.exit_code == 0, done.output
-    first, second = load_file(bars_run.checkpoint), load_file(tmp_path / "again" / "checkpoint.safetensors")
+    first, second = load_file(run.checkpoint), load_file(folder / "checkpoint.safetensors")
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    return line
+
+
+def test_the_report_tells_how_to_train_the_same_bits_again(bars_run: Any, tmp_path: Path) -> None:
+    trained_again(bars_run, tmp_path / "again")
+
+
+@pytest.mark.parametrize(("size", "typed"), [(12, "12"), ((12, 10), "12x10")])
+def test_the_report_tells_the_size_of_which_patches_were_learned(
+    bars_folder: Path, tmp_path: Path, size: Any, typed: str
+) -> None:
+    text = "INPUT -> CONV3-4 -> RELU -> GLOBALAVGPOOL -> FC"
+    run = striate.train(text, bars_folder, out=tmp_path / "run", steps=2, size=size, patch=6)
+    assert f" --size {typed} --patch 6x6" in trained_again(run, tmp_path / "again")
 
 
 # ----------------------------------------------------------------------------------------------- other kinds of data

@@ -26,7 +26,7 @@ from .prediction import Classifier, check_classes, load_for, shape_of
 from .report import MISTAKES, Followed, Wording
 from .splits import NOUNS
 
-OPEN = ("filters", "hidden", "size")  # settled in the network's text
+OPEN = ("filters", "hidden")  # settled in the network's text, and so is the size, unless that is of patches
 SHOWN = ("curves", "accuracy", "confusion", "mistakes", "calibration", "masks", "filters", "columns")
 FILES = {"signal": "sound.wav", "series": "series.csv", "volume": "volume.npy"}
 WORST = 6
@@ -201,17 +201,23 @@ def _train_command(m: Material) -> list[str]:
     if m.source is None:
         return []
     text = notation.format(m.classifier.network.architecture)
-    flags = [_flag(name.replace("_", "-"), value) for name, value in m.settings.items() if name not in OPEN]
+    settled = OPEN if "patch" in m.settings else (*OPEN, "size")
+    flags = [flag(name, value) for name, value in m.settings.items() if name not in settled]
     return [" ".join(["striate train", shlex.quote(text), "--data", shlex.quote(m.source), *flags])]
 
 
-def _flag(name: str, value: Any) -> str:
-    """An option as it is typed."""
+def flag(name: str, value: Any) -> str:
+    """An option as it is typed.
+
+    >>> flag("report", False), flag("size", (32, 48)), flag("augment", "shift 2, flip")
+    ('--no-report', '--size 32x48', "--augment 'shift 2, flip'")
+    """
+    typed = name.replace("_", "-")
     if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
+        return f"--{typed}" if value else f"--no-{typed}"
     if isinstance(value, list | tuple):
-        return f"--{name} {('x' if name == 'patch' else ',').join(map(str, value))}"
-    return f"--{name} {shlex.quote(str(value))}"
+        return f"--{typed} {('x' if name in ('size', 'patch') else ',').join(map(str, value))}"
+    return f"--{typed} {shlex.quote(str(value))}"
 
 
 def _facts(m: Material, parameters: int, macs: int | None) -> dict[str, str]:
