@@ -383,6 +383,20 @@ MISTAKES: list[tuple[Any, str]] = [
         "kornia: RandomRotation may move positions, and masks would stay behind.",
     ),
     (
+        lambda: Foreign("RandomMixUpV2", (("p", 1.0),))(batch(3, 4, 4), LABELS, CHANCE),
+        (
+            "kornia: RandomMixUpV2 mixes pictures, and their classes would stay as they are; "
+            "take the step mixup or cutmix."
+        ),
+    ),
+    (
+        lambda: Foreign("RandomSaturation", (("p", 1.0),))(batch(1, 4, 4), LABELS, CHANCE),
+        (
+            f"kornia: RandomSaturation does not take a batch ({COUNT}, 1, 4, 4): "
+            f"Input size must have a shape of (*, 3, H, W). Got torch.Size([{COUNT}, 1, 4, 4])"
+        ),
+    ),
+    (
         lambda: Foreign(nn.AvgPool2d(2))(batch(3, 4, 4), LABELS, CHANCE),
         f"kornia: AvgPool2d makes ({COUNT}, 3, 2, 2) of a batch ({COUNT}, 3, 4, 4); an augmentation keeps the shape.",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zipfile
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from striate.datasets import Dataset, load
+from striate.datasets import Dataset, load, read_idx
 from striate.errors import DataError, OptionError
 
 from .test_storage import write_zip
@@ -115,6 +116,31 @@ def test_targets_may_be_masks(tmp_path: Path) -> None:
     data = load(write(tmp_path, "npz", x_train=BYTES, y_train=masks, x_test=BYTES, y_test=masks))
     assert (data.task, data.classes) == ("masks", ("0", "1"))
     assert torch.equal(data.train.targets, torch.from_numpy(masks.astype(np.uint8)))
+
+
+def test_one_hot_targets_are_no_masks(tmp_path: Path) -> None:
+    """They fit inputs (N, T) of as many positions as there are classes."""
+    path = write(tmp_path, "npz", x=RANDOM.random((12, 2), np.float32), y=np.eye(2, dtype=np.int64)[LABELS % 2])
+    assert message(lambda: load(path)) == (
+        f"{path}: y.npy: each row of 12x2 holds a single 1, so it could be classes (one-hot) or masks. "
+        "Save classes as numbers, y.argmax(1); of masks, count the foreground as 2 or more."
+    )
+
+
+def test_numbers_that_count_no_classes_are_refused(tmp_path: Path) -> None:
+    """Their names alone would take gigabytes."""
+    path = write(tmp_path, "npz", x=BYTES, y=LABELS + 10**9)
+    assert message(lambda: load(path)) == (
+        f"{path}: the highest class is {int(LABELS.max()) + 10**9:,}, and there are only {len(LABELS)} targets. "
+        "Classes count from 0; give names (texts) in place of numbers, or list all classes in classes.txt."
+    )
+
+
+def test_an_idx_file_that_declares_more_than_fits_is_refused_unread() -> None:
+    header = bytes([0, 0, 8, 3]) + (10**5).to_bytes(4, "big") * 3
+    assert message(lambda: read_idx(gzip.compress(header + bytes(1 << 20)), 3)).startswith(
+        "the bytes given: its header declares 100000x100000x100000 = 1,000,000,000,000,000 bytes; at most "
+    )
 
 
 def test_masks_of_0_and_255_are_two_classes(tmp_path: Path) -> None:

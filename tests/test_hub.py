@@ -153,7 +153,12 @@ def test_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = f"hf:{tmp_path / 'c'}"
     assert message(lambda: load(source)) == (f"{source}: none of its parts extra is called train, validation or test.")
     cell = hub.Cell("x", "here", [{"image": {"bytes": None, "path": "/etc/passwd"}}], 0, "image")
-    assert message(cell.read) == f"here, row 0, image: it holds no encoded file of at most {2**30:,} bytes."
+    assert message(cell.read) == (
+        "here, row 0, image: the table holds only the name of a file, '/etc/passwd'; "
+        "save the data set with save_to_disk, and give hf:./ and that folder."
+    )
+    cell = hub.Cell("x", "here", [{"image": {"bytes": b"ab", "path": None}}], 0, "image")
+    assert message(lambda: cell.read(1)) == "here, row 0, image: it holds no encoded file of at most 1 bytes."
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert message(lambda: load("hf:mnist")) == (
         "hf:mnist: to read data sets of the Hugging Face hub: pip install 'striate[hub]'"

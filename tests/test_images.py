@@ -485,6 +485,14 @@ def test_message_for_a_mask_in_lossy_webp(tmp_path: Path) -> None:
         assert images.read_mask(path).tolist() == np.array(mask).tolist()
 
 
+def test_message_for_a_mask_in_gif(tmp_path: Path) -> None:
+    """Pillow numbers the greys of each file anew: 0 and 2 would become 0 and 1."""
+    path = saved(tmp_path / "x", Image.fromarray(np.array([[0, 2]], dtype=np.uint8)), "GIF")
+    assert message(lambda: images.read_mask(path)) == (
+        f"{path}: GIF does not keep numbers as they are, so it cannot hold a mask. Draw it again and save it as PNG."
+    )
+
+
 def test_masks_are_turned_and_fitted_as_their_pictures(tmp_path: Path) -> None:
     numbers = torch.arange(24, dtype=torch.uint8).view(4, 6)
     path = saved(tmp_path / "x", Image.fromarray(numbers.numpy()), exif=exif(6))

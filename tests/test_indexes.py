@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,20 @@ def test_paths_may_be_absolute_and_turn_inside_the_folder(tmp_path: Path) -> Non
     )
 
 
+def test_absolute_paths_lead_through_links_and_turns(tmp_path: Path) -> None:
+    root = paint_rows(tmp_path / "real")
+    rows = [(str(root / name), label, part) for name, label, part in ROWS]
+    write_index(root, "index.csv", rows, ("file", "label", "split"))
+    (tmp_path / "link").symlink_to(root)
+    for way in (root / "a" / ".." / "index.csv", tmp_path / "link" / "index.csv"):
+        assert load(way).train.inputs[:, 0, 0, 0].tolist() == [10, 20]
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    path = write_index(tmp_path, "index.csv", [("1.png", "a", "x")], ("file", "label", " Label"))
+    assert message(lambda: load(path)) == f"{path}: 2 columns are called 'label'; rename all but one."
+
+
 def test_an_index_comes_before_series(tmp_path: Path) -> None:
     """The names alone could be those of the UCR archive."""
     root = paint_rows(tmp_path)
@@ -191,6 +206,14 @@ def test_tables_that_cannot_be_read_are_no_index_unless_they_are_named(tmp_path:
     (tmp_path / "notes.csv").write_bytes("größe,wer\n3,ä\n".encode("latin-1"))
     (tmp_path / "rest.parquet").write_bytes(b"PAR1 no table")
     assert load(tmp_path).classes == ("cat", "dog")
+    files = {str(file.relative_to(tmp_path)): file.read_bytes() for file in tmp_path.rglob("*.png")}
+    packed = tmp_path / "packed.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in [*files.items(), ("notes.csv", b"file,label\n1.png,a\n")]:
+            archive.writestr(name, content)
+    whole = packed.read_bytes()
+    packed.write_bytes(whole.replace(b"file,label", b"file,LABEL"))  # its checksum is wrong now
+    assert load(packed).classes == ("cat", "dog")
     assert message(lambda: load(tmp_path / "rest.parquet")).startswith(f"{tmp_path / 'rest.parquet'}: it is no Parquet")
 
 

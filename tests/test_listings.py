@@ -9,7 +9,7 @@ import pytest
 
 from striate import images
 from striate.errors import DataError
-from striate.listings import Listing, class_folders, held_out, mask_pairs, numbered, part_of, settle
+from striate.listings import Listing, class_folders, held_out, listed_classes, mask_pairs, numbered, part_of, settle
 from striate.storage import Entry, Tree, tree
 
 from .test_storage import write_folder, write_tar, write_zip
@@ -76,7 +76,7 @@ def held_out_names(names: list[str]) -> list[str]:
 def test_messages_name_places_in_archives(tmp_path: Path) -> None:
     root = placed(tmp_path, "zip", "train/cat/1.png", "train/dog/notes.txt", "test/emu/1.png")
     assert message(lambda: class_folders(root)) == (
-        f"{tmp_path / 'pets.zip'}: train: no pictures in the class folders 'dog'. Add some or remove the folders; "
+        f"{tmp_path / 'pets.zip'}/train: no pictures in the class folders 'dog'. Add some or remove the folders; "
         f"a picture's name ends in {', '.join(images.EXTENSIONS)}."
     )
     lenient = class_folders(root, strict=False)
@@ -196,6 +196,25 @@ def test_pictures_in_folders_that_lack_masks_or_are_no_part_are_named(tmp_path: 
     assert len(found.examples) == 1
 
 
+@pytest.mark.parametrize("names", [("images/{}/1.png", "masks/{}/1.png"), ("{}/images/1.png", "{}/masks/1.png")])
+def test_a_folder_that_could_be_a_part_or_not_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    root = placed(tmp_path, "folder", *(name.format("test_track") for name in names))
+    assert message(lambda: mask_pairs(root)).endswith(
+        ": the folder 'test_track' could be the test part or not; call it 'test', or give it a name that speaks of "
+        "no part."
+    )
+
+
+def test_many_listed_classes_are_read_at_once(tmp_path: Path) -> None:
+    """A comparison of each name with each other would take hours."""
+    (tmp_path / "classes.txt").write_text("".join(f"{n}\n" for n in range(300_000)))
+    assert listed_classes(tree(tmp_path)) == tuple(map(str, range(300_000)))
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncat\n")
+    assert message(lambda: listed_classes(tree(tmp_path))) == (
+        f"{tmp_path / 'classes.txt'}: it names 'cat' more than once."
+    )
+
+
 def test_masks_are_held_out_without_classes(tmp_path: Path) -> None:
     names = [f"{folder}/{i:02}.png" for folder in ("images", "masks") for i in range(12)]
     found = mask_pairs(placed(tmp_path, "folder", *names))
@@ -231,6 +250,7 @@ def test_numbers_count_the_lines_of_classes_txt() -> None:
     """Beside names that are the same numbers at the same places, too."""
     assert numbered("a", ["2", "0"], ("0", "1", "2")) == ([2, 0], ("0", "1", "2"))
     assert numbered("a", ["01", "0"], ("cat", "dog")) == ([1, 0], ("cat", "dog"))
+    assert numbered("a", ["9" * 5000, "2"], None) == ([1, 0], ("2", "9" * 5000))
     assert numbered("a", ["01", "10", "2"], None) == ([0, 2, 1], ("01", "2", "10"))
 
 

@@ -172,3 +172,16 @@ def test_a_broken_shard_may_be_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("files", [{"cat/1.png": b"", "dog/1.png": b""}, {"cat/1.txt": b""}, {"1.md": b""}])
 def test_other_archives_hold_no_samples(tmp_path: Path, files: dict[str, Any]) -> None:
     assert sample_listing(tree(write_tar(tmp_path / "a.tar", files))) is None
+
+
+@pytest.mark.parametrize("name", ["ss/000.tar", "ss.tar"])
+def test_folders_in_an_archive_are_parts_if_they_are_called_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / "ss").mkdir()
+    path = tmp_path / name
+    say = SAYING[1][0]
+    folders = [("train", 0, 6), ("test", 6, 4)]
+    write_tar(path, {f"{f}/{n}": c for f, first, count in folders for n, c in samples(first, count, say).items()})
+    source = tmp_path / name.partition("/")[0]
+    assert (len(load(source).train), len(load(source).test)) == (6, 4)
+    write_tar(path, {f"test_track/{n}": c for n, c in samples(0, 8, say).items()})
+    assert "the folder 'test_track' could be the test part or not; call it 'test'" in message(lambda: load(source))

@@ -545,19 +545,33 @@ class Foreign(Step):
 
     def __call__(self, inputs: Tensor, targets: Tensor, chance: Chance) -> Altered:
         module = kornia(self.module, self.settings) if isinstance(self.module, str) else self.module
-        if is_mask(inputs, targets) and not any(base.__name__.startswith("Intensity") for base in type(module).__mro__):
-            raise OptionError(f"kornia: {type(module).__name__} may move positions, and masks would stay behind.")
+        name = type(module).__name__
+        if any(_derives(part, "MixAugmentationBase") for part in module.modules()):
+            raise OptionError(
+                f"kornia: {name} mixes pictures, and their classes would stay as they are; "
+                "take the step mixup or cutmix."
+            )
+        if is_mask(inputs, targets) and not _derives(module, "Intensity"):
+            raise OptionError(f"kornia: {name} may move positions, and masks would stay behind.")
         most = 1 if inputs.is_floating_point() else torch.iinfo(inputs.dtype).max
         devices = [inputs.device] if inputs.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(shifted(chance.bits("kornia").sum(), 1)))
-            outputs = module(inputs / most if most > 1 else inputs)
+            try:
+                outputs = module(inputs / most if most > 1 else inputs)
+            except (ValueError, TypeError, IndexError, AssertionError) as error:
+                raise OptionError(f"kornia: {name} does not take a batch {tuple(inputs.shape)}: {error}") from error
         if not isinstance(outputs, Tensor) or outputs.shape != inputs.shape:
             raise OptionError(
-                f"kornia: {type(module).__name__} makes {tuple(getattr(outputs, 'shape', ()))} of a batch "
+                f"kornia: {name} makes {tuple(getattr(outputs, 'shape', ()))} of a batch "
                 f"{tuple(inputs.shape)}; an augmentation keeps the shape."
             )
         return outputs * most if most > 1 else outputs, targets
+
+
+def _derives(module: nn.Module, name: str) -> bool:
+    """Whether a class that it derives from is called so, or begins with it."""
+    return any(base.__name__.startswith(name) for base in type(module).__mro__)
 
 
 @lru_cache(maxsize=64)

@@ -27,6 +27,7 @@ from .storage import LIMIT, Entry, Source, Tree, entry
 INPUTS = ("x", "images", "inputs", "data", "signals", "volumes")
 TARGETS = ("y", "labels", "label", "targets", "masks")
 KINDS = {1: "series", 2: "picture", 3: "volume"}
+LEAST_CLASSES = 1000  # up to here, not every class by number needs an example
 CHANNELS = (1, 3, 4)  # what the size of an axis that nobody names must be to be taken for channels
 
 Part = str | None
@@ -73,9 +74,14 @@ def read_idx(source: Source, axes: int) -> Tensor:
     [7, 8, 9]
     """
     place = entry(source)
+    limit = max(LIMIT, (free_memory() or 0) // 2)
     with _unzipped(place) as stream:
         dims = _idx_header(place, stream.read(4 + 4 * axes), axes)
         declared = math.prod(dims)
+        if declared > limit:
+            raise DataError(
+                f"{place}: its header declares {by(dims)} = {declared:,} bytes; at most {limit:,} are read."
+            )
         data = bytearray()
         while len(data) <= declared and (chunk := stream.read(min(1 << 20, declared + 1 - len(data)))):
             data += chunk
@@ -293,6 +299,11 @@ def _pair(inputs: Entry, targets: Entry, channels: int | None) -> tuple[Tensor, 
         )
     if y.ndim == 1:
         return x, y.astype(np.int64)
+    if y.ndim == 2 and y.min() == 0 and y.max() == 1 and (y.sum(1) == 1).all():
+        raise DataError(
+            f"{targets}: each row of {by(y.shape)} holds a single 1, so it could be classes (one-hot) or masks. "
+            "Save classes as numbers, y.argmax(1); of masks, count the foreground as 2 or more."
+        )
     if y.min() < 0 or y.max() > 255:
         raise DataError(f"{targets}: the masks hold {y.min()} to {y.max()}; expected 0 to 255.")
     return x, y.astype(np.uint8)
@@ -344,7 +355,12 @@ def _classes(root: Tree, targets: Mapping[Part, Any]) -> tuple[tuple[str, ...], 
         numbers, names = numbered(root.where, [str(label) for y in targets.values() for label in y], listed)
         rows = torch.tensor(numbers).split([len(y) for y in targets.values()])
         return names, dict(zip(targets, rows, strict=True))
-    highest = max(int(y.max()) for y in targets.values())
+    highest, count = max(int(y.max()) for y in targets.values()), sum(map(len, targets.values()))
+    if listed is None and highest >= max(count, LEAST_CLASSES):
+        raise DataError(
+            f"{root.where}: the highest class is {highest:,}, and there are only {count:,} targets. Classes count from "
+            "0; give names (texts) in place of numbers, or list all classes in classes.txt."
+        )
     names = listed or tuple(map(str, range(max(highest, 0) + 1)))
     found = {part: torch.from_numpy(y) for part, y in targets.items()}
     for part, y in found.items():

@@ -51,6 +51,11 @@ class Cell(Entry):
         """
         cell = self.table[self.row][self.column]
         content = cell["bytes"] if isinstance(cell, Mapping) else None
+        if content is None and isinstance(cell, Mapping) and cell.get("path"):
+            raise DataError(
+                f"{self}: the table holds only the name of a file, {cell['path']!r}; "
+                "save the data set with save_to_disk, and give hf:./ and that folder."
+            )
         if not isinstance(content, bytes) or len(content) > limit:
             raise DataError(f"{self}: it holds no encoded file of at most {limit:,} bytes.")
         return content

@@ -100,7 +100,7 @@ def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
         size: ``(H, W)`` to scale and crop to, as :func:`fit` does, but each pixel is the nearest one of the file.
 
     Raises:
-        DataError: As :func:`read`, or the file has colours, or transparency, or is compressed as JPEG or lossy WEBP.
+        DataError: As :func:`read`, or the file has colours or transparency, or is GIF, JPEG or lossy WEBP.
         OptionError: ``size`` is not as above.
 
     >>> import tempfile
@@ -128,9 +128,11 @@ def read_mask(source: Source, *, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def _lossy(place: Entry, picture: Image.Image) -> str | None:
-    """What a picture is compressed by that changes its numbers, if so."""
+    """What changes a picture's numbers when it is saved, if so: compression, or in GIF new numbers for its colours."""
     if picture.format == "WEBP":
         return "lossy WEBP" if _lossy_webp(place.read()) else None
+    if picture.format == "GIF":
+        return "GIF"
     return "JPEG" if picture.format == "JPEG" or picture.info.get("compression") == "jpeg" else None
 
 

@@ -66,9 +66,18 @@ def _may_be_index(file: Entry) -> bool:
 
 
 def is_index(file: Entry) -> bool:
-    """Whether a table has the columns of an index file."""
-    columns = _columns(_header(file))
-    return "file" in columns and bool({"label", "mask"} & columns.keys())
+    """Whether a table has the columns of an index file.
+
+    Raises:
+        DataError: It has, and one of them twice.
+    """
+    names = [name.strip().lower() for name in _header(file)]
+    columns = _columns(names)
+    if "file" not in columns or not {"label", "mask"} & columns.keys():
+        return False
+    if twice := next((name for name in columns.values() if names.count(name) > 1), None):
+        raise DataError(f"{file}: {names.count(twice)} columns are called {twice!r}; rename all but one.")
+    return True
 
 
 def index_listing(root: Tree, files: Mapping[str, Entry]) -> Listing:
@@ -111,8 +120,11 @@ def index_listing(root: Tree, files: Mapping[str, Entry]) -> Listing:
 
 def _found(root: Tree, paths: Iterable[str]) -> dict[str, Entry]:
     """The files that paths lead to, below the folder or in archives there; paths that lead to none are left out."""
-    folder = f"{Path(root.where).absolute().as_posix()}/"
-    straight = {path: _straight(path).removeprefix(folder) for path in paths}
+    folder = Path(root.where).absolute()
+    ways = [f"{way}/" for way in (folder.as_posix(), normpath(folder.as_posix()), folder.resolve().as_posix())]
+    straight = {path: _straight(path) for path in paths}
+    for way in ways:
+        straight = {path: inner.removeprefix(way) for path, inner in straight.items()}
     known = {root.below(file): file for file in root.files}
     for top in {path.partition("/")[0] for path in straight.values()}:
         archive = root.loose.get(top)
@@ -160,7 +172,7 @@ def _part(row: Mapping[str, str]) -> str | None:
 
 def _columns(names: Sequence[str]) -> dict[str, str]:
     """Our words for the columns that are known, and theirs."""
-    lower = {name.strip().lower(): name for name in reversed(names)}
+    lower = {name.strip().lower(): name for name in names}
     found = {}
     for ours, theirs in (("file", FILES), ("mask", MASKS), ("label", LABELS), ("part", PARTS)):
         if first := next((lower[name] for name in theirs if name in lower), None):
@@ -173,8 +185,11 @@ def _columns(names: Sequence[str]) -> dict[str, str]:
 def _header(file: Entry) -> list[str]:
     if file.name.lower().endswith(".parquet"):
         return [str(name) for name in _parquet(file).schema_arrow.names]
-    with naming(file), file.open() as stream:
-        first = stream.readline(LIMIT)
+    try:
+        with naming(file), file.open() as stream:
+            first = stream.readline(LIMIT)
+    except DataError as error:
+        raise _DamagedError(str(error)) from None
     return next(iter(_split(file, first.decode("utf-8-sig", errors="replace"))), [])
 
 
@@ -231,6 +246,8 @@ def _parquet(file: Entry) -> Any:
         raise DataError(f"{file}: to read Parquet files: {EXTRA}") from None
     try:
         return parquet.ParquetFile(pyarrow.BufferReader(file.read()))
+    except DataError as error:
+        raise _DamagedError(str(error)) from None
     except (OSError, ValueError) as error:
         raise _DamagedError(f"{file}: it is no Parquet file, or a damaged one: {_said(error)}.") from None
 

@@ -22,6 +22,7 @@ EXPECTED = (
     f"if they are already split, or the four IDX files {', '.join(IDX_FILES)} (each may end in .gz)."
 )
 LISTED = 10
+DIGITS = 18  # of a number; a longer one is a name
 PART = re.compile(r"(?<![a-z])(?:(train|training)|(val|valid|validation|dev|eval)|(test|testing))(?![a-z])")
 
 Key = TypeVar("Key")
@@ -209,7 +210,7 @@ def mask_pairs(root: Tree) -> Listing | None:
     examples: list[Example] = []
     missing: list[str] = []
     layout = ""
-    for folder, part in [(root, None), *((child, part_of(name)) for name, child in root.children.items())]:
+    for folder, part in [(root, None), *((child, part_among([name], child)) for name, child in root.children.items())]:
         images, masks = _first(folder, IMAGES), _first(folder, MASKS)
         if images is not None and masks is not None and (part or folder is root):
             layout = layout or f"{images.folder}/ with {masks.folder}/"
@@ -251,7 +252,7 @@ def _match(part: str | None, images: Tree, masks: Tree, examples: list[Example],
         stem = _stem(images.below(image))
         found = mates.pop(stem, [])
         if len(found) == 1:
-            inner = part_of(stem.split("/")[0]) if "/" in stem and part is None else part
+            inner = part_among(stem.split("/")[:-1][:1], image) if part is None else part
             examples.append(Example(image, found[0], inner))
         else:
             missing.append(
@@ -282,6 +283,26 @@ def part_called(name: str) -> str | None:
     return _said(PART.fullmatch(name.lower()))
 
 
+def part_among(folders: Iterable[str], where: object) -> str | None:
+    """The part that one of these folders is called.
+
+    Raises:
+        DataError: One could be a part and could be none, as ``train_station`` could.
+
+    >>> part_among(["cells", "val"], "a.png"), part_among(["cells"], "b.png")
+    ('validation', None)
+    """
+    for name in folders:
+        if (part := part_called(name)) is not None:
+            return part
+        if (spoken := part_of(name)) is not None:
+            raise DataError(
+                f"{where}: the folder {name!r} could be the {spoken} part or not; "
+                f"call it {spoken!r}, or give it a name that speaks of no part."
+            )
+    return None
+
+
 def _said(found: re.Match[str] | None) -> str | None:
     return None if found is None else next(part for part, text in zip(PARTS, found.groups(), strict=True) if text)
 
@@ -300,7 +321,7 @@ def listed_classes(root: Tree) -> tuple[str, ...] | None:
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: it cannot be read as UTF-8 text: {error}.") from None
     names = tuple(stripped for line in lines if (stripped := line.strip()))
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
         raise DataError(f"{file}: it names {', '.join(map(repr, twice))} more than once.")
     return names
 
@@ -317,7 +338,7 @@ def numbered(where: str, labels: Sequence[str], listed: tuple[str, ...] | None) 
     >>> numbered("a", ["dog", "cat"], None), numbered("a", ["10", "9"], None), numbered("a", ["1"], ("cat", "dog"))
     (([1, 0], ('cat', 'dog')), ([1, 0], ('9', '10')), ([1], ('cat', 'dog')))
     """
-    if not all(label.isdecimal() for label in labels):
+    if not all(label.isdecimal() and len(label) <= DIGITS for label in labels):
         return by_name(where, labels, listed or tuple(sorted(set(labels))))
     values = {label: int(label) for label in sorted(set(labels))}
     spellings = Counter(values.values())

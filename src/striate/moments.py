@@ -75,7 +75,7 @@ class Normalisation:
         else:
             values = inputs if isinstance(inputs, Tensor) else inputs.inputs
             check_inputs(values)
-            chunks = iter(values.split(_at_once(tuple(values.shape[1:]))))
+            chunks = iter(values.split(at_once(tuple(values.shape[1:]))))
         first = next(chunks)
         sums: WholeSums | FloatSums = (FloatSums if first.dtype == torch.float32 else WholeSums)(first.shape[1])
         sums.add(first)
@@ -172,12 +172,17 @@ def sample(count: int, most: int = SAMPLE) -> list[int]:
     return sorted(sorted(range(count), key=lambda index: blake2b(str(index).encode(), digest_size=8).digest())[:most])
 
 
-def _at_once(shape: Sequence[int]) -> int:
+def at_once(shape: Sequence[int]) -> int:
+    """How many inputs ``(C, *spatial)`` are measured together.
+
+    >>> at_once((3, 32, 32)), at_once((1, 512, 512, 512))
+    (256, 1)
+    """
     return max(1, min(256, CHUNK // math.prod(shape)))
 
 
 def _decoded(stored: Stored, progress: Progress | None) -> Iterator[Tensor]:
-    chosen, step = sample(len(stored)), _at_once(stored.shape)
+    chosen, step = sample(len(stored)), at_once(stored.shape)
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
         inputs, _ = stored.take(part)

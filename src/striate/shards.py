@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from .errors import DataError
-from .listings import Example, Listing, listed_classes, numbered, part_of
+from .listings import Example, Listing, listed_classes, numbered, part_among, part_of
 from .readers import EXTENSIONS
 from .storage import Entry, Member, Tree
 
@@ -41,7 +41,7 @@ def sample_listing(root: Tree) -> Listing | None:
     for key, sample in samples.items():
         try:
             if pair := _pair(sample, kind, MASKS if masks else LABELS):
-                found.append((pair[0], pair[1] if masks else _label(pair[1]), _part(root, key)))
+                found.append((pair[0], pair[1] if masks else _label(pair[1]), _part(root, pair[0], key)))
         except DataError as error:
             missing.append(str(error))
     listed = listed_classes(root)
@@ -112,8 +112,14 @@ def _ending(file: Entry) -> str:
     return "." + file.name.rpartition("/")[2].partition(".")[2]
 
 
-def _part(root: Tree, key: str) -> str | None:
-    return part_of(root.name) if root.archive else part_of(key.rpartition("/")[0])
+def _part(root: Tree, file: Entry, key: str) -> str | None:
+    """The part that the name of an archive speaks of, or that a folder is called."""
+    folders = key.split("/")[:-1]
+    if root.archive:
+        return part_of(root.name) or part_among(folders, file)
+    if folders and isinstance(file, Member) and file.archive.stem == folders[0]:
+        return part_of(folders[0]) or part_among(folders[1:], file)
+    return part_among(folders, file)
 
 
 def _label(file: Entry) -> str:

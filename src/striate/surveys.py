@@ -19,7 +19,7 @@ from .datasets import BUNDLED, bundled, check_learnable, look
 from .decoding import Wanted, mask_classes, mask_doubt
 from .errors import DataError
 from .listings import LISTED, PARTS, TEST, TRAIN, VALIDATION, Example, Listing, assigned, planned, settle, shown
-from .moments import SCALES, FloatSums
+from .moments import SCALES, FloatSums, at_once
 from .readers import by, counted
 from .splits import IGNORED, Progress, each
 from .storage import Entry
@@ -294,7 +294,7 @@ def _digest(values: Tensor) -> bytes:
 def _sums(values: Tensor) -> FloatSums:
     """Those of inputs ``(N, C, *spatial)``."""
     sums = FloatSums(values.shape[1])
-    for chunk in values.split(1024):
+    for chunk in values.split(at_once(tuple(values.shape[1:]))):
         sums.add(chunk.double() / SCALES[values.dtype])
     return sums
 
