@@ -18,14 +18,14 @@ from striate.errors import CheckpointError
 from striate.readers import Reader
 
 TEXT = "INPUT 1x8x8 -> CONV 3x3x2 -> RELU -> FC 3"
-TRAINING = Training(
-    options={"epochs": 3}, data="somewhere", examples=7, digest="0", history=[{"epoch": 1, "loss": 0.5}]
-)
+FIGURES = {"epoch": 1, "train_loss": 0.7, "train_accuracy": 0.25, "loss": 0.5, "accuracy": 0.5, "seconds": 2.5}
+TRAINING = Training(options={"epochs": 3}, data="somewhere", examples=7, digest="0", history=[FIGURES])
+CHANGED = "is damaged: its numbers or its description are not those that were written."
 
 
 def put(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) -> None:
     """A file of Striate's format with any description."""
-    save_file(tensors, path, metadata={"digest": checkpoints.digest(tensors)} | header)
+    save_file(tensors, path, metadata=header | {"digest": checkpoints.digest(tensors, header)})
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_foreign_weights(tmp_path: Path) -> None:
         checkpoints.load(path)
     assert str(caught.value) == (
         f"{path}: holds weights, but not the network, classes and normalisation that a Striate checkpoint holds "
-        "(its format is None, expected 'striate checkpoint 3')."
+        "(its format is None, expected 'striate checkpoint 4')."
     )
 
 
@@ -155,7 +155,76 @@ def test_a_changed_number_is_noticed(written: Path) -> None:
     written.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(written)
-    assert str(caught.value) == f"{written}: is damaged: its numbers are not those that were written."
+    assert (
+        str(caught.value) == f"{written}: is damaged: its numbers or its description are not those that were written."
+    )
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    put({"fc1.weight": torch.ones(2)}, path, HEADER | {"format": "striate checkpoint 3"})
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path)
+    assert str(caught.value) == (
+        f"{path}: holds weights, but not the network, classes and normalisation that a Striate checkpoint holds "
+        "(its format is 'striate checkpoint 3', expected 'striate checkpoint 4')."
+    )
+
+
+CHANGES = [
+    (rb"[\"a\", \"b\"", rb"[\"b\", \"a\""),
+    (b"[0.25]", b"[0.75]"),
+    (b'"task":"classes"', b'"kind":"classes"'),
+    (b'"dtype":"uint8"', b'"dtype":"int16"'),
+    (rb"\"epochs\":3", rb"\"epochs\":4"),
+    (b'"optimizer/0/step":{"dtype":"F32"', b'"optimizer/0/step":{"dtype":"I32"'),
+    (b'"conv1.weight":{"dtype":"F32","shape":[2,1,3,3]', b'"conv1.weight":{"dtype":"F32","shape":[1,2,3,3]'),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES, ids=[str(after) for _, after in CHANGES])
+def test_a_changed_description_is_noticed(written: Path, before: bytes, after: bytes) -> None:
+    content = written.read_bytes()
+    assert content.count(before) == 1
+    written.write_bytes(content.replace(before, after))
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(written)
+    assert str(caught.value) == f"{written}: {CHANGED}"
+
+
+SENSELESS: list[tuple[dict[str, Any], str]] = [
+    ({"examples": -1}, "training.examples: input should be greater than or equal to 0, got -1"),
+    ({"updates": -10}, "training.updates: input should be greater than or equal to 0, got -10"),
+    ({"sums": {"step": -5}}, "training.sums.step: input should be greater than or equal to 0, got -5"),
+    ({"sums": {"step": 1.5}}, "training.sums.step: input should be a valid integer, got 1.5"),
+    ({"sums": {"totals": [1.0], "counts": []}}, "training.sums: 1 totals and 0 counts for a loss of 1"),
+    ({"sums": {"totals": [1.0] * 2, "counts": [1.0] * 2}}, "training.sums: 2 totals and 2 counts for a loss of 1"),
+    ({"history": [{}]}, f"training.history: epoch 1 has no {', '.join(checkpoints.FIGURES)}"),
+    ({"history": [FIGURES, {"epoch": 2, "loss": 1.0, "accuracy": 0.5, "train_loss": 0.1, "train_accuracy": 0.5}]},
+     "training.history: epoch 2 has no seconds"),
+    ({"history": [FIGURES, FIGURES]}, "training.history: epoch 2 is called 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "message"), SENSELESS, ids=[json.dumps(given)[:60] for given, _ in SENSELESS])
+def test_a_description_without_sense(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    path = tmp_path / "senseless.safetensors"
+    training = json.dumps({**TRAINING.model_dump(mode="json"), **given})
+    put({"fc1.weight": torch.ones(2)}, path, HEADER | {"training": training})
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path)
+    assert str(caught.value) == f"{path}: its description is damaged ({message})."
+
+
+def test_a_mean_that_is_too_large_for_a_float(tmp_path: Path) -> None:
+    path = tmp_path / "large.safetensors"
+    put({"fc1.weight": torch.ones(2)}, path, HEADER | {"mean": f"[1{'0' * 400}]"})
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(path)
+    assert str(caught.value) == (
+        f"{path}: its description is damaged (A normalisation has one finite mean and one finite std above 0 for each "
+        "channel, got mean=(inf,) and std=(0.5,).)."
+    )
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from . import files, notation
@@ -23,11 +23,15 @@ from .networks import Network, network
 from .options import options_of
 from .readers import TYPES, Reader
 
-FORMAT = "striate checkpoint 3"
+FORMAT = "striate checkpoint 4"
 FILE = "checkpoint.safetensors"
 BEST = "best.safetensors"
 OPTIMIZER, RAW = "optimizer/", "raw/"
 TASKS = ("classes", "masks")
+FIGURES = ("epoch", "train_loss", "train_accuracy", "loss", "accuracy", "seconds")
+"""What is known of each finished epoch, at least."""
+
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Sums:
         seconds: Spent.
     """
 
-    step: int = 0
+    step: Count = 0
     totals: list[float] = field(default_factory=list)
     counts: list[float] = field(default_factory=list)
     right: tuple[float, float] = (0.0, 0.0)
@@ -71,11 +75,11 @@ class Training(BaseModel):
 
     options: dict[str, Any]
     data: str | None
-    examples: int
+    examples: Count
     digest: str
     history: list[dict[str, int | float]]
     sums: Sums = Sums()
-    updates: int = 0
+    updates: Count = 0
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,6 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     header = {
         "format": FORMAT,
-        "digest": digest(tensors),
         "notation": checkpoint.notation,
         "classes": json.dumps(checkpoint.classes),
         "task": checkpoint.task,
@@ -175,14 +178,19 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "std": json.dumps(checkpoint.normalisation.std),
         "training": "null" if checkpoint.training is None else checkpoint.training.model_dump_json(),
     }
-    files.write(path, serialise(tensors, metadata=header))
+    files.write(path, serialise(tensors, metadata=header | {"digest": digest(tensors, header)}))
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all numbers, by the order of their names."""
-    found = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 of the description and of all numbers, in the order of their names; a digest in the header is left out.
+
+    >>> digest({}, {"task": "masks"}) == digest({}, {"task": "classes"})
+    False
+    """
+    entries = sorted((name, text) for name, text in header.items() if name != "digest")
+    shapes = sorted(_signatures(tensors).items())
+    found = hashlib.sha256(json.dumps([entries, shapes]).encode())
     for name in sorted(tensors):
-        found.update(name.encode())
         found.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
@@ -214,8 +222,8 @@ def load(path: str | Path) -> Checkpoint:
             f"{path}: holds weights, but not the network, classes and normalisation that a Striate checkpoint holds "
             f"(its format is {header.get('format')!r}, expected {FORMAT!r})."
         )
-    if header.get("digest") != digest(tensors):
-        raise CheckpointError(f"{path}: is damaged: its numbers are not those that were written.")
+    if header.get("digest") != digest(tensors, header):
+        raise CheckpointError(f"{path}: is damaged: its numbers or its description are not those that were written.")
     try:
         return _read(header, tensors)
     except (KeyError, TypeError, ValueError, RecursionError, StriateError) as error:
@@ -225,9 +233,6 @@ def load(path: str | Path) -> Checkpoint:
 def _read(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     paper = notation.parse(header["notation"])
     outputs = paper.shapes()[paper.results[0]]
-    training = None if header["training"] == "null" else Training.model_validate_json(header["training"])
-    if training is not None:
-        options_of(training.options)
     if header["task"] not in TASKS:
         raise CheckpointError(f"its task is {header['task']!r}, expected {' or '.join(TASKS)}.")
     if header["dtype"] not in TYPES:
@@ -236,15 +241,40 @@ def _read(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoin
     return Checkpoint(
         notation=header["notation"],
         classes=_names(json.loads(header["classes"]), outputs, header["task"]),
-        normalisation=Normalisation(tuple(json.loads(header["mean"])), tuple(json.loads(header["std"]))),
+        normalisation=Normalisation(_channels(header["mean"]), _channels(header["std"])),
         weights={name: tensor for name, tensor in tensors.items() if not name.startswith((OPTIMIZER, RAW))},
         reader=None if described is None else Reader.from_dict(described),
         dtype=header["dtype"],
         task=header["task"],
         optimizer=_below(OPTIMIZER, tensors),
         raw=_below(RAW, tensors),
-        training=training,
+        training=None if header["training"] == "null" else _training(header["training"]),
     )
+
+
+def _training(written: str) -> Training:
+    """How it was trained; the message names the first entry that cannot be."""
+    try:
+        found = Training.model_validate_json(written)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, ("training", *first["loc"])))
+        raise CheckpointError(f"{place}: {first['msg'].lower()}, got {first['input']!r:.60}") from None
+    for number, figures in enumerate(found.history, 1):
+        if missing := [name for name in FIGURES if name not in figures]:
+            raise CheckpointError(f"training.history: epoch {number} has no {', '.join(missing)}")
+        if figures["epoch"] != number:
+            raise CheckpointError(f"training.history: epoch {number} is called {figures['epoch']}")
+    terms = len(options_of(found.options).loss.split("+"))
+    held = len(found.sums.totals), len(found.sums.counts)
+    if held not in ((0, 0), (terms, terms)):
+        raise CheckpointError(f"training.sums: {held[0]} totals and {held[1]} counts for a loss of {terms}")
+    return found
+
+
+def _channels(written: str) -> tuple[float, ...]:
+    """A number for each channel; one that is too large for a float is infinite."""
+    return tuple(json.loads(written, parse_int=float))
 
 
 def _below(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
