@@ -26,6 +26,7 @@ from torch.testing import assert_close
 import striate
 from striate import checkpoint as checkpoints
 from striate import files
+from striate.checkpoint import Sums
 from striate.datasets import Split
 from striate.errors import CheckpointError, DataError, GeometryError, OptionError, OutputError, TrainingError
 from striate.images import to_pillow
@@ -638,17 +639,35 @@ def test_a_loss_that_is_no_number_ends_the_run_within_the_epoch_and_is_never_kep
     assert seen[-1] < 180
     for tensor in tensors(tmp_path / "run").values():
         assert torch.isfinite(tensor).all()
+@pytest.mark.parametrize(("epochs", "step", "steps"), [(1, 6, 6), (1, 500, 6), (2, 3, 0)])
+def test_a_checkpoint_behind_the_end_of_its_epoch_is_refused(
+    bars: Any, tmp_path: Path, epochs: int, step: int, steps: int
+) -> None:
+    folder = train(TEXT, bars, out=tmp_path / "run", epochs=2, batch_size=32).folder  # 6 steps an epoch
+    found = checkpoints.load(folder)
+    assert found.training is not None
+    update = {"history": found.training.history[:epochs], "sums": Sums(step=step, totals=[1.0], counts=[1.0])}
+    changed = replace(found, training=found.training.model_copy(update=update))
+    checkpoints.save(folder / checkpoints.FILE, changed)
+    with pytest.raises(CheckpointError) as caught:
+        train(resume=folder, data=bars)
+    assert str(caught.value) == (
+        f"{folder}: step {step} of epoch {epochs + 1} is done already, and the epoch has {steps}; the checkpoint is "
+        "damaged, or more steps must be asked for."
+    )
+
+
 
 
 def test_figures_that_are_not_defined_are_kept_and_read_again(bars: Any, tmp_path: Path) -> None:
     found = checkpoints.load(train("INPUT -> FC", bars, out=tmp_path / "run", epochs=1).folder)
     assert found.training is not None
-    history: list[dict[str, float]] = [{"epoch": 1, "iou": math.nan, "loss": math.inf}]
+    history: list[dict[str, float]] = [found.training.history[0] | {"iou": math.nan, "loss": math.inf}]
     known = found.training.model_copy(update={"history": history})
     checkpoints.save(tmp_path / "a.safetensors", replace(found, training=known))
     again = checkpoints.load(tmp_path / "a.safetensors").training
     assert again is not None
-    assert repr(again.history) == "[{'epoch': 1, 'iou': nan, 'loss': inf}]"
+    assert repr(again.history) == repr(history)
 
 
 def test_the_head_is_not_taken_over_for_classes_of_other_names(bars: Any, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from . import feeding, files, machine, notation, optimizing, processes, range_te
 from .architecture import Architecture
 from .checkpoint import Checkpoint, Training
 from .datasets import Dataset
-from .errors import OptionError, OutputError
+from .errors import CheckpointError, OptionError, OutputError
 from .options import TEXTS, read_config, written_config
 from .prediction import Classifier
 from .processes import Engine, Group
@@ -138,6 +138,7 @@ def _run(
     """From the start, or the middle, to the end, or to the end of the time."""
     wanted = start.options.learning_rate
     start, trainer = _prepared(start, folder, group, engine, tick)
+    _check_step(folder, trainer)
     notes = [f"learning_rate={start.options.rate:g} was found."] if wanted == "find" else []
     notes += ["The run was finished before: nothing was left to train."] if trainer.finished else []
     evaluation, keeper = None, _Keeper(folder, start, trainer, group)
@@ -156,12 +157,28 @@ def _run(
                 if keeper.time_is_up():
                     break
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"Stopped after {keeper.kept}, which are kept in {folder}; "
-            f"go on with: striate train --resume {shlex.quote(str(folder))}"
-        ) from None
+        raise stopped(keeper.kept, folder, f"striate train --resume {shlex.quote(str(folder))}") from None
     notes += _ended(trainer, keeper.kept)
     return _finish(folder, start, trainer, evaluation, group, tuple(notes))
+
+
+def stopped(kept: str, folder: Path, command: str) -> KeyboardInterrupt:
+    """Somebody's Ctrl-C, with what is kept and how to go on.
+
+    >>> str(stopped("1 of 3 epochs", Path("one"), "striate train --resume one"))
+    'Stopped after 1 of 3 epochs, which are kept in one; go on with: striate train --resume one'
+    """
+    return KeyboardInterrupt(f"Stopped after {kept}, which are kept in {folder}; go on with: {command}")
+
+
+def _check_step(folder: Path, trainer: Trainer) -> None:
+    """Refuse to go on behind the end of an epoch."""
+    done, steps, number = trainer.sums.step, max(0, trainer.steps), len(trainer.history) + 1
+    if done and done >= steps:
+        raise CheckpointError(
+            f"{folder}: step {done} of epoch {number} is done already, and the epoch has {steps}; the checkpoint is "
+            "damaged, or more steps must be asked for."
+        )
 
 
 def _ended(trainer: Trainer, kept: str) -> list[str]:
