@@ -621,24 +621,6 @@ def test_a_run_that_was_cut_within_an_epoch_is_not_prolonged(bars: Any, tmp_path
     )
 
 
-def test_its_own_config_may_be_given_when_a_run_goes_on(bars_folder: Path, tmp_path: Path) -> None:
-    run = train(TEXT, bars_folder, out=tmp_path / "run", epochs=1)
-    again = train(resume=run.folder, config=run.folder / "config.toml")
-    assert again.history == run.history
-
-
-def test_a_loss_that_is_no_number_ends_the_run_within_the_epoch_and_is_never_kept(bars: Any, tmp_path: Path) -> None:
-    seen = []
-    with pytest.raises(
-        TrainingError, match=r"^the loss became (nan|inf) in epoch 1 .* try 1e\+19, or learning_rate=find\.$"
-    ):
-        train(
-            "INPUT -> FC", bars, out=tmp_path / "run", batch_size=1, learning_rate=1e20, optimizer="sgd",
-            checkpoint_minutes=1e-9, progress=lambda done, total, what: seen.append(done),
-        )  # fmt: skip
-    assert seen[-1] < 180
-    for tensor in tensors(tmp_path / "run").values():
-        assert torch.isfinite(tensor).all()
 @pytest.mark.parametrize(("epochs", "step", "steps"), [(1, 6, 6), (1, 500, 6), (2, 3, 0)])
 def test_a_checkpoint_behind_the_end_of_its_epoch_is_refused(
     bars: Any, tmp_path: Path, epochs: int, step: int, steps: int
@@ -657,6 +639,24 @@ def test_a_checkpoint_behind_the_end_of_its_epoch_is_refused(
     )
 
 
+def test_its_own_config_may_be_given_when_a_run_goes_on(bars_folder: Path, tmp_path: Path) -> None:
+    run = train(TEXT, bars_folder, out=tmp_path / "run", epochs=1)
+    again = train(resume=run.folder, config=run.folder / "config.toml")
+    assert again.history == run.history
+
+
+def test_a_loss_that_is_no_number_ends_the_run_within_the_epoch_and_is_never_kept(bars: Any, tmp_path: Path) -> None:
+    seen = []
+    with pytest.raises(
+        TrainingError, match=r"^the loss became (nan|inf) in epoch 1 .* try 1e\+19, or learning_rate=find\.$"
+    ):
+        train(
+            "INPUT -> FC", bars, out=tmp_path / "run", batch_size=1, learning_rate=1e20, optimizer="sgd",
+            checkpoint_minutes=1e-9, progress=lambda done, total, what: seen.append(done),
+        )  # fmt: skip
+    assert seen[-1] < 180
+    for tensor in tensors(tmp_path / "run").values():
+        assert torch.isfinite(tensor).all()
 
 
 def test_figures_that_are_not_defined_are_kept_and_read_again(bars: Any, tmp_path: Path) -> None:
