@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import stat
 import struct
+import subprocess
 import tarfile
 import tracemalloc
 import zipfile
@@ -70,12 +72,14 @@ def test_the_same_files_are_the_same_entries(tmp_path: Path, way: str) -> None:
     assert list(found.children)[-2:] == ["cat", "dog"]
     assert list(found.loose) == ["b.png"]
     cat = found.children["cat"]
-    inside = str(place / "cat") if way == "folder" else f"{place}: cat"
     assert (cat.folder, cat.where, list(cat.loose), [cat.below(f) for f in cat.files]) == (
-        *("cat", inside, ["1.png"]),
+        *("cat", str(place / "cat"), ["1.png"]),
         ["1.png", "more/2.png"],
     )
-    assert cat.children["more"].where == (str(place / "cat" / "more") if way == "folder" else f"{place}: cat/more")
+    assert cat.children["more"].where == str(place / "cat" / "more")
+    assert [file.name for file in tree(cat.children["more"].where).files] == [
+        "2.png" if way == "folder" else "cat/more/2.png"
+    ]
     where = str(place / "cat" / "1.png") if way == "folder" else f"{place}: cat/1.png"
     assert str(cat.loose["1.png"]) == where
 
@@ -121,6 +125,41 @@ def test_symbolic_links_and_devices_in_a_tar_are_left_out(tmp_path: Path) -> Non
     assert entries(tmp_path / "a.tar") == []
 
 
+def test_symbolic_links_in_a_zip_are_left_out(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
+    with zipfile.ZipFile(path, "a") as archive:
+        info = zipfile.ZipInfo("b.png")
+        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, "a.png")
+    assert [file.name for file in entries(path)] == ["a.png"]
+
+
+SPARSE = "it is stored sparsely; pack it without --sparse."
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_sparse_file_in_a_tar_is_named(tmp_path: Path, form: str) -> None:
+    """What such a file becomes may be larger than the archive, so its size bounds nothing."""
+    folder = write_folder(tmp_path / "a", {"a.npy": b"one", "c.npy": b"three"})
+    with (folder / "b.npy").open("wb") as file:
+        for place in range(8):
+            file.seek(place << 20)
+            file.write(b"x")
+    path = tmp_path / "a.tar"
+    subprocess.run(
+        ["tar", "-cS", f"--format={form}", "--sort=name", "-f", path, "-C", folder, "a.npy", "b.npy", "c.npy"],
+        check=True,
+    )
+    first, sparse, last = entries(path)
+    assert isinstance(last, Member)
+    assert (first.read(), last.read(), sparse.name, sparse.size) == (b"one", b"three", "b.npy", 0)
+    for work in (sparse.read, sparse.open):
+        assert message(work) == f"{path}: b.npy: {SPARSE}"
+    for size in range(0, last.start + 1, 512):
+        (tmp_path / "b.tar").write_bytes(path.read_bytes()[:size])
+        assert message(lambda: tree(tmp_path / "b.tar")).startswith(f"{tmp_path / 'b.tar'}: ")
+
+
 def test_a_hard_link_in_a_tar_is_the_file_that_it_names(tmp_path: Path) -> None:
     """Plain ``tar`` writes a file's second name so; a name outside the archive is never followed."""
     (tmp_path / ".a").write_bytes(b"one")
@@ -142,11 +181,29 @@ def test_a_hard_link_in_a_tar_is_the_file_that_it_names(tmp_path: Path) -> None:
 def test_an_archive_may_hold_one_folder_or_be_entered(tmp_path: Path) -> None:
     place = write_zip(tmp_path / "a.zip", {"pets/cat/1.png": b"1", "pets/dog/2.png": b"2"})
     assert (entries(place)[0].name, list(tree(place).children)) == ("pets/cat/1.png", ["cat", "dog"])
-    assert tree(place).children["cat"].where == f"{place}: cat"
-    assert list(tree(f"{place}/cat").loose) == ["1.png"]
-    assert message(lambda: tree(f"{place}/emu")) == f"{place}: emu: there is no such folder."
+    assert tree(place).children["cat"].where == f"{place}/cat"
+    for inside in ("cat", "pets/cat"):
+        assert list(tree(f"{place}/{inside}").loose) == ["1.png"]
+    assert list(tree(place / "pets").children) == ["cat", "dog"]
+    for inside in ("emu", "pets/emu", "cat/pets"):
+        assert message(lambda: tree(place / inside)) == f"{place}/{inside}: there is no such folder."  # noqa: B023
     lone = write_zip(tmp_path / "b.zip", {"cat/1.png": b"1"})
     assert list(tree(lone).children) == ["cat"]
+
+
+@pytest.mark.parametrize("names", [("x.npy", "y.npy"), ("train-images.npy", "labels_train.npy"), ("A_TRAIN.ts",)])
+def test_the_one_folder_of_an_archive_may_be_a_data_set(tmp_path: Path, names: tuple[str, ...]) -> None:
+    files = {f"a/{name}": b"1" for name in names}
+    assert sorted(tree(write_zip(tmp_path / "a.zip", files)).loose) == sorted(names)
+    assert list(tree(write_zip(tmp_path / "b.zip", {"cat/1.npy": b"1", "cat/my_labels.npy": b"1"})).children) == ["cat"]
+
+
+def test_the_home_of_nobody_is_no_folder() -> None:
+    path = "~no-such-user/x"
+    assert message(lambda: tree(path)) == f"{path}: there is no such folder."
+    for source in ([path], f"{path}{{0..1}}"):
+        first = path if isinstance(source, list) else f"{path}0"
+        assert message(lambda: tree(source)) == f"{first}: it cannot be opened: No such file or directory."  # noqa: B023
 
 
 def test_shards_are_folders(tmp_path: Path) -> None:
@@ -160,7 +217,33 @@ def test_shards_are_folders(tmp_path: Path) -> None:
     assert [file.name for file in found] == names
     assert [file.read() for file in found] == [b"8", b"9", b"10"]
     assert entries([tmp_path / "train-010.tar", tmp_path / "train-009.tar"])[1:] == found[1:]
-    assert tree(f"{tmp_path}/train-{{008..010}}.tar").where == f"{tmp_path}/train-{{008..010}}.tar"
+    pattern = tmp_path / "train-{008..010}.tar"
+    assert (tree(pattern).where, tree(pattern).files) == (str(pattern), (listed, *found))
+    for source in (tmp_path, pattern):
+        child = tree(source).children["train-009"]
+        assert (child.where, sorted(tree(child.where).loose)) == (
+            str(tmp_path / "train-009.tar"),
+            ["a.jpg", "classes.txt"],
+        )
+
+
+def test_a_folder_whose_name_has_braces_is_one(tmp_path: Path) -> None:
+    write_zip(write_folder(tmp_path / "a{1,2}", {"b/1.png": b"1"}) / "c.zip", {"d/2.png": b"2", "e/3.png": b"3"})
+    found = [[file.name for file in entries(tmp_path / "a{1,2}" / name)] for name in ("b", "c.zip/d")]
+    assert found == [["1.png"], ["d/2.png"]]
+
+
+def test_an_archive_beside_its_folder_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "v", {"train/a/1.png": b"1"})
+    path = write_tar(folder / "train.tar", {"a/1.png": b"1"})
+    text = (
+        f"{path}: the folder train/ lies beside it; if it was unpacked there, every example would count twice. "
+        "Move one of the two away, or give one alone."
+    )
+    assert message(lambda: tree(folder)) == text
+    lenient = tree(folder, strict=False)
+    assert ([file.name for file in lenient.files], lenient.damaged) == (["train/a/1.png"], (text,))
+    assert [file.name for file in tree(folder, shards=False).files] == ["train.tar", "train/a/1.png"]
 
 
 def test_a_source_may_be_a_path_bytes_or_an_open_file(tmp_path: Path) -> None:
@@ -327,6 +410,11 @@ def test_a_damaged_shard_may_be_named_instead(tmp_path: Path) -> None:
         found = tree(source, strict=False)
         assert ([file.name for file in found.files], found.damaged) == (["a/1.png"], damaged)
     assert message(lambda: tree([tmp_path / "b.tar"], strict=False)) == text
+    (tmp_path / "a.tar").unlink()
+    assert message(lambda: tree(tmp_path, strict=False)) == text
+    (tmp_path / "c.png").touch()
+    found = tree(tmp_path, strict=False)
+    assert ([file.name for file in found.files], found.damaged) == (["c.png"], (text,))
 
 
 def test_shards_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any, BinaryIO, cast
 
 from .errors import DataError
@@ -31,6 +31,12 @@ JUMPS = 16  # how often a larger one may begin again
 INFLATION = 1032  # how many times its size DEFLATE can become, at the very most
 CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems leave behind in folders and archives
 BRACES = re.compile(r"\{([^{}]*)\}")
+PARTS = "train|valid|validation|val|test"
+WHOLE = re.compile(  # how a file is called that says of its folder: a data set, and no class of one
+    r".*(\.csv|\.tsv|\.parquet|\.ts|-ubyte|-ubyte\.gz)"
+    rf"|(({PARTS})[_-])?(y|labels?|targets|masks)([_-]({PARTS}))?\.npy",
+    re.IGNORECASE,
+)
 
 
 class Entry(ABC):
@@ -314,12 +320,13 @@ class Tree:
     """The files of one place, in the order of their names, and its folders, which may be empty.
 
     Args:
-        where: What messages call it.
+        where: What messages call it, and what :func:`tree` takes, also of a folder in an archive.
         files: All files below it, sorted by name.
         folders: The names of all folders below it.
         prefix: What the names of its files begin with.
         archive: Whether it is the top of an archive.
         damaged: Messages about archives that belong here and cannot be read.
+        shards: The paths of archives by the names of the folders that they are read as.
     """
 
     where: str
@@ -328,6 +335,7 @@ class Tree:
     prefix: str = ""
     archive: bool = False
     damaged: tuple[str, ...] = ()
+    shards: Mapping[str, Path] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -356,14 +364,8 @@ class Tree:
         return {name: self._child(name, files.get(name, ()), folders.get(name, ())) for name in names}
 
     def _child(self, name: str, files: Iterable[Entry], folders: Iterable[str]) -> Tree:
-        where = self.place(name)
-        return Tree(where, tuple(files), tuple(folders), f"{self.prefix}{name}/")
-
-    def place(self, name: str) -> str:
-        """What messages call something in it."""
-        if self.archive:
-            return f"{self.where}: {name}"
-        return f"{self.where}/{name}" if ": " in self.where else str(Path(self.where, name))
+        where = self.shards.get(self.prefix + name, Path(self.where, name))
+        return Tree(str(where), tuple(files), tuple(folders), f"{self.prefix}{name}/", shards=self.shards)
 
     @cached_property
     def loose(self) -> dict[str, Entry]:
@@ -399,7 +401,9 @@ def _choices(text: str) -> list[str]:
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
 
-def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, strict: bool = True) -> Tree:
+def tree(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, strict: bool = True, shards: bool = True
+) -> Tree:
     """The files of a folder, of an archive, of a folder inside one, or of several archives.
 
     What starts with a dot is left out, and so are what systems leave behind (``__MACOSX``, ``Thumbs.db``) and symbolic
@@ -409,7 +413,9 @@ def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, s
 
     Args:
         source: A path; a text with braces, ``train-{000..009}.tar``; or several paths.
-        strict: Refuse a damaged archive among several; else :attr:`Tree.damaged` names it.
+        strict: Refuse an archive among other files that is damaged, or lies beside a folder of its name; else
+            :attr:`Tree.damaged` names it.
+        shards: Look into the archives of a folder; else they are files, for :func:`with_shards`.
 
     Raises:
         DataError: There is no such place, it cannot be listed, or an archive is damaged.
@@ -422,25 +428,41 @@ def tree(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, s
     ...     [file.name for file in tree(folder).files]
     ['a/c.png', 'b.png']
     """
-    if isinstance(source, str) and "{" in source and not Path(source).exists():
-        return _joined(source, [Path(path) for path in expanded(source)], strict)
     if not isinstance(source, str | os.PathLike):
-        return _joined(", ".join(map(str, source)), [Path(path) for path in source], strict)
-    path = Path(source).expanduser()
+        return _joined(", ".join(map(str, source)), list(map(at_home, source)), strict)
+    path = at_home(source)
     with naming(source):
         if path.is_dir():
-            return _with_shards(_folder(path), strict)
+            return with_shards(_folder(path), strict=strict) if shards else _folder(path)
         archive = next((one for one in (path, *path.parents) if one.is_file()), None)
+    if archive is None and "{" in str(path):
+        return _joined(os.fspath(source), list(map(at_home, expanded(os.fspath(source)))), strict)
     if archive is None:
         raise DataError(f"{path}: there is no such folder.")
-    found = _inside(_unwrapped(_archive(archive)), path.relative_to(archive).parts)
+    whole, parts = _archive(archive), path.relative_to(archive).parts
+    found = _inside(_unwrapped(whole), parts) or _inside(whole, parts)
+    if found is None:
+        raise DataError(f"{path}: there is no such folder.")
     return _with_classes(found, archive.parent) if archive.suffix.lower() == ".tar" else found
 
 
-def _inside(found: Tree, parts: tuple[str, ...]) -> Tree:
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """A path whose ``~`` is the user's home; after the name of a user who is not there it stays as it is.
+
+    >>> at_home("~nobody-of-this-name/pets")
+    PosixPath('~nobody-of-this-name/pets')
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def _inside(found: Tree, parts: tuple[str, ...]) -> Tree | None:
+    """The folder that some names lead to, one below the other; None if there is none."""
     for part in parts:
         if part not in found.children:
-            raise DataError(f"{found.place(part)}: there is no such folder.")
+            return None
         found = found.children[part]
     return found
 
@@ -487,35 +509,58 @@ def _sorted(files: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(files, key=lambda file: file.name))
 
 
-def _with_shards(folder: Tree, strict: bool) -> Tree:
-    """The same folder with its ``.tar`` files replaced by what is in them."""
-    shards = {file: file.path for file in folder.ending(".tar") if isinstance(file, File)}
-    inside, damaged = _members({file.name[:-4]: path for file, path in shards.items()}, strict)
-    return replace(folder, files=_sorted([*(f for f in folder.files if f not in shards), *inside]), damaged=damaged)
+def with_shards(folder: Tree, *, strict: bool = True) -> Tree:
+    """The same folder with its ``.tar`` files replaced by what is in them, as :func:`tree` reads them.
+
+    Raises:
+        DataError: One is damaged or lies beside a folder of its name, unless there are others to go on with.
+    """
+    packed = {file: file.path for file in folder.ending(".tar") if isinstance(file, File)}
+    others = [file for file in folder.files if file not in packed]
+    found = _shards(folder.where, {file.name[:-4]: path for file, path in packed.items()}, {*folder.folders}, strict)
+    if found.damaged and not found.files and not others:
+        raise DataError(found.damaged[0])
+    damaged, shards = (*folder.damaged, *found.damaged), {**folder.shards, **found.shards}
+    return replace(folder, files=_sorted([*others, *found.files]), damaged=damaged, shards=shards)
 
 
 def _joined(where: str, paths: Sequence[Path], strict: bool) -> Tree:
-    whole = [path.expanduser().absolute() for path in paths]
+    whole = [path.absolute() for path in paths]
     above = os.path.commonpath([path.parent for path in whole])
     named = {
         path.relative_to(above).with_suffix("").as_posix(): given for path, given in zip(whole, paths, strict=True)
     }
-    found, damaged = _members({name: path.expanduser() for name, path in named.items()}, strict)
-    return _with_classes(Tree(where, _sorted(found), (), damaged=damaged), paths[0].expanduser().parent)
+    found = _shards(where, named, (), strict)
+    if found.damaged and not found.files:
+        raise DataError(found.damaged[0])
+    return _with_classes(found, paths[0].parent)
 
 
-def _members(archives: Mapping[str, Path], strict: bool) -> tuple[list[Entry], tuple[str, ...]]:
-    """What is in several archives, each in a folder of a name, and messages about those that cannot be read."""
-    found: list[Entry] = []
+def _shards(where: str, archives: Mapping[str, Path], folders: Container[str], strict: bool) -> Tree:
+    """What is in several archives, each in a folder of a name.
+
+    Args:
+        where: What messages call all of them.
+        archives: By the names.
+        folders: The names that other folders have already.
+        strict: Raise a :class:`DataError` at the first that cannot be read.
+    """
+    found: dict[str, list[Member]] = {}
     damaged: list[str] = []
-    for folder, path in archives.items():
+    for name, path in archives.items():
         try:
-            found += [_renamed(member, folder) for member in _archive(path).files]
+            if name in folders:
+                raise DataError(
+                    f"{path}: the folder {path.stem}/ lies beside it; if it was unpacked there, every example would "
+                    "count twice. Move one of the two away, or give one alone."
+                )
+            found[name] = [_renamed(member, name) for member in _archive(path).files]
         except DataError as error:
-            if strict or len(archives) == 1:
+            if strict:
                 raise
             damaged.append(str(error))
-    return found, tuple(damaged)
+    files = _sorted(member for members in found.values() for member in members)
+    return Tree(where, files, (), damaged=tuple(damaged), shards={name: archives[name] for name in found})
 
 
 def _with_classes(shards: Tree, folder: Path) -> Tree:
@@ -544,10 +589,10 @@ def _archive(path: Path) -> Tree:
 
 
 def _unwrapped(archive: Tree) -> Tree:
-    """Without the one folder that everything lies in, if there are folders or an index in it."""
+    """Without the one folder that everything lies in, if there are folders, an index, series or arrays in it."""
     while len(archive.children) == 1 and not archive.loose:
         (child,) = archive.children.values()
-        if not child.children and not child.ending(".csv", ".tsv", ".parquet", ".ts", "-ubyte", "-ubyte.gz"):
+        if not child.children and not any(WHOLE.fullmatch(name) for name in child.loose):
             break
         archive = Tree(archive.where, child.files, child.folders, child.prefix, archive=True)
     return archive
@@ -567,7 +612,8 @@ def _clean(name: str) -> str:
 def _zip(path: Path) -> list[Member]:
     try:
         with naming(path), zipfile.ZipFile(path) as archive:
-            found = {info.filename: info for info in archive.infolist() if _kept(_slashed(info))}
+            members = (info for info in archive.infolist() if not S_ISLNK(info.external_attr >> 16))
+            found = {info.filename: info for info in members if _kept(_slashed(info))}
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
         if isinstance(error, DataError):
             raise
@@ -612,7 +658,8 @@ def _tar(path: Path) -> list[Member]:
         with naming(path), path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             last, end = -1, path.stat().st_size
             for info in archive:
-                if not last < info.offset < end or info.size < 0 or info.offset_data + info.size > end:
+                fits = info.sparse is not None or 0 <= info.size <= end - info.offset_data
+                if not last < info.offset < end or not fits:
                     raise DataError(f"{path}: {info.name}: the archive is damaged or cut short.")
                 last = info.offset
                 if info.name in found and not info.isdir():
@@ -621,7 +668,7 @@ def _tar(path: Path) -> list[Member]:
                     found[info.name] = member
             file.seek(archive.offset)
             rest = file.read(CHUNK)
-    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
+    except (tarfile.TarError, ValueError, EOFError, IndexError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: it is no tar archive, or a damaged one: {str(error).rstrip('.')}.") from None
@@ -641,6 +688,9 @@ def _tar_member(path: Path, info: tarfile.TarInfo, before: Mapping[str, Member])
             if first
             else Member(_clean(info.name), path, info.name, 0, 0, refused=lost)
         )
-    if info.isreg() and info.sparse is None:
-        return Member(_clean(info.name), path, info.name, info.size, info.offset_data)
-    return None
+    if not info.isreg():
+        return None
+    if info.sparse is not None:
+        sparse = "it is stored sparsely; pack it without --sparse."
+        return Member(_clean(info.name), path, info.name, 0, 0, refused=sparse)
+    return Member(_clean(info.name), path, info.name, info.size, info.offset_data)
