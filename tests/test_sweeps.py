@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from striate import sweeps
+from striate import cli, commands, runs, sweeps  # noqa: F401  (the verbs of cli join those of commands)
 from striate.errors import DataError, OptionError, UnknownNameError
 from striate.sweeps import Choice
 
@@ -59,7 +62,64 @@ def test_two_processes_share_a_sweep(bars_folder: Path, tmp_path: Path) -> None:
     assert {trial.folder.name for trial in found.trials} == {"trial-0000", "trial-0001", "trial-0002"}
 
 
-@pytest.mark.parametrize("written", ["3..1", "1..", "a..b", "0..1:log", "1..2:cubic"])
+def test_a_sweep_that_goes_on_draws_what_it_would_have_drawn_at_once(bars_folder: Path, tmp_path: Path) -> None:
+    space = {"learning_rate": "1e-3..1e-2:log", "label_smoothing": "0.0..0.5"}
+    given: dict[str, Any] = {"steps": 1, "batch_size": 16, "seed": 3}
+    for trials in (2, 3, 6):
+        parts = sweeps.search("INPUT -> FC", bars_folder, space, trials=trials, out=tmp_path / "parts", **given)
+    whole = sweeps.search("INPUT -> FC", bars_folder, space, trials=6, out=tmp_path / "whole", **given)
+    first, second = ({trial.number: trial.values for trial in found.trials} for found in (parts, whole))
+    assert first == second
+    assert len({values["learning_rate"] for values in first.values()}) == 6
+
+
+def test_processes_that_share_a_sweep_draw_different_values(tmp_path: Path) -> None:
+    choice = Choice.of("learning_rate", "1e-4..1e-1:log")
+    claims = [sweeps._claimed(sweeps._study(tmp_path), tmp_path, 9, 0) for _ in range(4)]
+    assert len({choice.drawn("learning_rate", claim[0]) for claim in claims if claim is not None}) == 4
+
+
+TOGETHER = [
+    {"WORLD_SIZE": "3", "RANK": "1", "LOCAL_RANK": "1"},
+    {"SLURM_STEP_NUM_TASKS": "3", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+]
+
+
+@pytest.mark.parametrize("environment", TOGETHER, ids=["torchrun", "srun"])
+def test_processes_of_one_run_do_not_begin_a_sweep(
+    bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError) as caught:
+        sweeps.search("INPUT -> FC", bars_folder, {"learning_rate": "0.01,0.1"}, out=tmp_path / "sweep")
+    assert str(caught.value) == (
+        "a sweep shares out trials, not steps: this is one of 3 processes that torchrun or srun started for one run; "
+        "start striate sweep once on each machine, with --jobs for several processes of it."
+    )
+    assert not (tmp_path / "sweep").exists()
+
+
+LISTS = [
+    ("16,32,64", (16, 32, 64)),
+    ("cuda:0,cuda:1", ("cuda:0", "cuda:1")),
+    ("cpu", ("cpu",)),
+    ("hf:one/a, hf:two/b", ("hf:one/a", "hf:two/b")),
+]
+
+
+@pytest.mark.parametrize(("written", "values"), LISTS)
+def test_lists_are_taken_as_they_are_written(written: str, values: tuple[Any, ...]) -> None:
+    assert Choice.of("name", written) == Choice(values=values)
+
+
+def test_a_list_has_no_logarithms() -> None:
+    with pytest.raises(OptionError) as caught:
+        Choice.of("hidden", "16,32:log")
+    assert str(caught.value) == ("hidden=16,32:log: :log is for ranges such as 1e-4..1e-1:log; leave it out of a list.")
+
+
+@pytest.mark.parametrize("written", ["3..1", "1..", "a..b", "1..b", "0..1:log", "1..2:cubic", "", ","])
 def test_ranges_that_are_none(written: str) -> None:
     with pytest.raises(OptionError) as caught:
         Choice.of("N", written)
@@ -129,12 +189,62 @@ def test_trials_that_fail_say_why(bars_folder: Path, tmp_path: Path, caplog: pyt
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(RuntimeError("CUDA out of memory."), "CUDA out of memory."), (MemoryError(), "MemoryError")],
+)
+def test_a_trial_that_needs_too_much_memory_fails_alone(
+    bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    train = runs.train
+
+    def failing(*arguments: Any, **options: Any) -> runs.Run:
+        if options["out"].name == "trial-0000":
+            raise error
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(runs, "train", failing)
+    given: dict[str, Any] = {"out": tmp_path / "sweep", "epochs": 1, "trials": 2}
+    found = sweeps.search("INPUT -> FC", bars_folder, {"learning_rate": "0.01,0.1"}, **given)
+    assert [(one.number, one.state, one.error) for one in found.trials] == [(1, "complete", None), (0, "fail", told)]
+
+
+def test_a_trial_that_is_broken_off_does_not_count_and_the_sweep_goes_on(
+    bars_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = runs.train
+
+    def stopping(*arguments: Any, on_epoch: Any, **options: Any) -> runs.Run:
+        def stop(figures: Any) -> None:
+            if options["out"].name == "trial-0001":
+                os.kill(os.getpid(), signal.SIGINT)
+            on_epoch(figures)
+
+        return train(*arguments, on_epoch=stop, **options)
+
+    folder = tmp_path / "my sweep"
+    given: dict[str, Any] = {"trials": 2, "epochs": 2, "size": (8, 8), "augment": "shift 1, flip"}
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "train", stopping)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            sweeps.search("INPUT -> FC", bars_folder, {"learning_rate": "1e-3..1e-2:log"}, out=folder, **given)
+    command = (
+        f"striate sweep 'INPUT -> FC' learning_rate=1e-3..1e-2:log --data {bars_folder} --out '{folder}' --trials 2 "
+        "--augment 'shift 1, flip' --epochs 2 --size 8x8"
+    )
+    assert str(caught.value) == f"Stopped after 1 of 2 trials, which are kept in {folder}; go on with: {command}"
+    done = CliRunner().invoke(commands.app, [*shlex.split(command)[1:], "--json"])
+    assert done.exit_code == 0, done.output
+    states = {one["number"]: (one["state"], one["error"]) for one in json.loads(done.stdout)["trials"]}
+    assert states == {0: ("complete", None), 1: ("running", None), 2: ("complete", None)}
+
+
 def test_processes_never_run_more_trials_than_asked(tmp_path: Path) -> None:
     """A trial that a process has in hand counts, and one that a killed process left does not."""
-    study = sweeps._study(tmp_path, 0)
+    study = sweeps._study(tmp_path)
     study.ask()  # a process that was killed
-    claims = [sweeps._claimed(study, tmp_path, 2) for _ in range(3)]
+    claims = [sweeps._claimed(study, tmp_path, 2, 0) for _ in range(3)]
     assert [claim is None for claim in claims] == [False, False, True]
     assert claims[0] is not None
     claims[0][1].release()  # another one
-    assert sweeps._claimed(study, tmp_path, 2) is not None
+    assert sweeps._claimed(study, tmp_path, 2, 0) is not None

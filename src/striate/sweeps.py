@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import starmap
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from . import files, notation, runs, starts, training, zoo
+from . import draws, files, notation, runs, showing, starts, training, zoo
 from .errors import OptionError, StriateError, unknown_name
 from .options import Options, number, options_of
+from .processes import Group, announced
 
 JOURNAL, SPEC, STUDY = "journal.log", "sweep.json", "sweep"
 HELD_OUT = 0.1
+PRESET = {"validation": HELD_OUT, "report": False}
+EXPECTED = "expected a range such as 1..3 or 1e-4..1e-1:log, or a list such as 16,32,64"
 SETTLED = ("validation", "seed")
 """Options that say which examples trials are judged by, so that these must be the same for all."""
 
@@ -39,6 +44,8 @@ class Choice:
     Choice(values=(), low=0.0001, high=0.1, log=True)
     >>> Choice.of("optimizer", "adamw,momentum").values
     ('adamw', 'momentum')
+    >>> Choice.of("device", "cuda:0,cuda:1").values
+    ('cuda:0', 'cuda:1')
     """
 
     values: tuple[Any, ...] = ()
@@ -53,19 +60,25 @@ class Choice:
         Raises:
             OptionError: It is none of these.
         """
-        words, _, scale = written.partition(":")
-        low, dots, high = words.partition("..")
-        try:
-            if not dots:
-                return Choice(values=tuple(number(word.strip()) for word in words.split(",") if word.strip()))
-            first, last = number(low), number(high)
-            if isinstance(first, str) or not first < last or scale not in ("", "log") or (scale and first <= 0):
-                raise ValueError
-        except (ValueError, TypeError):
-            raise OptionError(
-                f"{name}={written}: expected a range such as 1..3 or 1e-4..1e-1:log, or a list such as 16,32,64."
-            ) from None
-        return Choice(low=first, high=last, log=bool(scale))
+        return Choice._range(name, written) if ".." in written else Choice._list(name, written)
+
+    @staticmethod
+    def _list(name: str, written: str) -> Choice:
+        if written.endswith(":log"):
+            raise OptionError(f"{name}={written}: :log is for ranges such as 1e-4..1e-1:log; leave it out of a list.")
+        values = tuple(number(word.strip()) for word in written.split(",") if word.strip())
+        if not values:
+            raise OptionError(f"{name}={written}: {EXPECTED}.")
+        return Choice(values=values)
+
+    @staticmethod
+    def _range(name: str, written: str) -> Choice:
+        ends, _, scale = written.partition(":")
+        low, high = map(number, ends.split("..", 1))
+        numeric = not isinstance(low, str) and not isinstance(high, str)
+        if not numeric or not low < high or scale not in ("", "log") or (scale and low <= 0):
+            raise OptionError(f"{name}={written}: {EXPECTED}.")
+        return Choice(low=low, high=high, log=bool(scale))
 
     @property
     def ends(self) -> tuple[Any, ...]:
@@ -88,8 +101,8 @@ class Trial:
     Args:
         number: Of the trial, from 0.
         values: What was chosen.
-        score: Best accuracy, or mean IoU, on the examples to judge by; None if the run failed.
-        state: "complete", "pruned" or "fail".
+        score: Best accuracy, or mean IoU, on the examples to judge by; None if the run failed or was broken off.
+        state: "complete", "pruned" or "fail"; "running" if it has not ended, or was broken off.
         folder: Of the run.
         error: Why it failed.
     """
@@ -162,6 +175,8 @@ def search(
     Optimization", 2011); runs that are worse than the median at their epoch are stopped. Judged are examples that are
     neither trained on nor the test part: the data's validation part, or a tenth of the training part. Any number of
     processes and machines may work on one sweep: each calls this with the same folder, which holds Optuna's journal.
+    The values of a trial depend on the seed, the trial's number and the trials that have ended. One that is broken off,
+    by Ctrl-C or a kill, does not count.
 
     Args:
         network: Notation text, zoo name or file; names in it may be swept.
@@ -175,31 +190,44 @@ def search(
         **options: Those of training that stay the same.
 
     Raises:
-        OptionError: A name or a value cannot be used, or a package is missing.
+        OptionError: A name or a value cannot be used, a package is missing, or torchrun or SLURM started the process
+            as one of several.
         DataError: The data cannot be used.
         UnknownNameError: There is no such data set.
     """
+    _check_alone()
     choices = {name: Choice.of(name, written) for name, written in space.items()}
     if not choices:
         raise OptionError("a sweep needs something to vary, as in learning_rate=1e-4..1e-1:log or N=1..3.")
     _check_names(network, choices, options)
     named = str(network) if str(network) in zoo.names() else "network"
     folder = Path(out) if out is not None else Path("sweeps") / f"{named}-{Path(str(data)).stem}"
-    options = {"validation": HELD_OUT, "report": False, **options}
+    options = PRESET | {name: value for name, value in options.items() if value is not None}
     _check(network, data, choices, options, progress)
-    spec = {"network": str(network), "data": str(data), "space": dict(space), "options": options}
+    spec = {
+        "network": str(network),
+        "data": str(data),
+        "space": dict(space),
+        "options": dict(sorted(options.items())),
+    }
     _check_spec(folder, spec)
-    seed = int(options.get("seed", 0))
-    _study(folder, seed)
-    if ray:
-        _by_ray(folder, trials, jobs, seed)
-    elif jobs > 1:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            threads = max(1, torch.get_num_threads() // jobs)
-            list(pool.map(_work, [folder] * jobs, [trials] * jobs, range(seed, seed + jobs), [threads] * jobs))
-    else:
-        _work(folder, trials, seed, None, progress)
-    return _outcome(folder, seed)
+    try:
+        _share_out(folder, trials, jobs, ray, progress)
+    except KeyboardInterrupt:
+        ended = sum(one.state.is_finished() for one in _study(folder).get_trials(deepcopy=False))
+        command = _command(spec, folder, trials, jobs, ray)
+        raise runs.stopped(f"{ended} of {trials} trials", folder, command) from None
+    return _outcome(folder)
+
+
+def _check_alone() -> None:
+    """Refuse processes that would train each trial together, although each of them has drawn another one."""
+    size = int(announced(os.environ).get("WORLD_SIZE", Group.current().size))
+    if size > 1:
+        raise OptionError(
+            f"a sweep shares out trials, not steps: this is one of {size} processes that torchrun or srun started for "
+            "one run; start striate sweep once on each machine, with --jobs for several processes of it."
+        )
 
 
 def _check_names(network: str | Path, choices: Mapping[str, Choice], options: Mapping[str, Any]) -> None:
@@ -249,7 +277,16 @@ def _check_spec(folder: Path, spec: dict[str, Any]) -> None:
         files.write(path, text.encode())
 
 
-def _study(folder: Path, seed: int) -> Any:
+def _command(spec: Mapping[str, Any], folder: Path, trials: int, jobs: int, ray: bool) -> str:
+    """What goes on with the sweep, as it is typed."""
+    space = [f"{name}={written}" for name, written in spec["space"].items()]
+    given = {name: value for name, value in spec["options"].items() if (name, value) not in PRESET.items()}
+    words = ["striate", "sweep", spec["network"], *space, "--data", spec["data"], "--out", str(folder)]
+    shared = [*(["--jobs", str(jobs)] if jobs > 1 else []), *(["--ray"] if ray else [])]
+    return " ".join([shlex.join([*words, "--trials", str(trials), *shared]), *starmap(showing.flag, given.items())])
+
+
+def _study(folder: Path) -> Any:
     try:
         import optuna
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -263,43 +300,64 @@ def _study(folder: Path, seed: int) -> Any:
         storage=storage,
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_warmup_steps=1),
     )
 
 
-def _work(
-    folder: Path, trials: int, seed: int, threads: int | None = None, progress: Callable[..., None] | None = None
+def _share_out(
+    folder: Path, trials: int, jobs: int, ray: bool, progress: Callable[[int, int, str], None] | None
 ) -> None:
-    """Run trials until there are as many as wanted, whoever runs them."""
-    import optuna
+    """Let one process or several run the trials."""
+    _study(folder)
+    if ray:
+        _by_ray(folder, trials, jobs)
+    elif jobs > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            threads = max(1, torch.get_num_threads() // jobs)
+            list(pool.map(_work, [folder] * jobs, [trials] * jobs, [threads] * jobs))
+    else:
+        _work(folder, trials, None, progress)
 
+
+def _work(folder: Path, trials: int, threads: int | None = None, progress: Callable[..., None] | None = None) -> None:
+    """Run trials until there are as many as wanted, whoever runs them."""
     if threads is not None:
         torch.set_num_threads(threads)
-    study = _study(folder, seed)
+    study = _study(folder)
     spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
-    while (claimed := _claimed(study, folder, trials)) is not None:
+    while (claimed := _claimed(study, folder, trials, spec["options"].get("seed", 0))) is not None:
         trial, lock = claimed
-        state, value = optuna.trial.TrialState.FAIL, None
         try:
-            value = _trial(folder, spec, trial)
-            state = optuna.trial.TrialState.COMPLETE
-        except optuna.TrialPruned:
-            state = optuna.trial.TrialState.PRUNED
-        except StriateError as error:
-            trial.set_user_attr("error", str(error))
+            study.tell(trial, *_ended(folder, spec, trial))
         finally:
-            study.tell(trial, value, state)
             lock.release()
         if progress is not None:
             progress(min(trials, trial.number + 1), trials, "sweeping")
 
 
-def _claimed(study: Any, folder: Path, trials: int) -> tuple[Any, FileLock] | None:
+def _ended(folder: Path, spec: Mapping[str, Any], trial: Any) -> tuple[float | None, Any]:
+    """A run's score, and how it ended; what it was too large for, or PyTorch cannot do, fails this trial alone."""
+    from optuna import TrialPruned
+    from optuna.trial import TrialState
+
+    try:
+        return _trial(folder, spec, trial), TrialState.COMPLETE
+    except TrialPruned:
+        return None, TrialState.PRUNED
+    except (StriateError, RuntimeError, MemoryError) as error:
+        trial.set_user_attr("error", str(error) or type(error).__name__)
+        return None, TrialState.FAIL
+
+
+def _claimed(study: Any, folder: Path, trials: int, seed: int) -> tuple[Any, FileLock] | None:
     """The next trial, and the lock that says that it runs; None if as many as wanted have ended or run now."""
+    from optuna.samplers import TPESampler
+
     with FileLock(folder / ".lock"):
-        if sum(one.state.is_finished() or _runs(folder, one.number) for one in study.get_trials(False)) >= trials:
+        known = study.get_trials(deepcopy=False)
+        if sum(one.state.is_finished() or _runs(folder, one.number) for one in known) >= trials:
             return None
+        study.sampler = TPESampler(seed=draws.key(seed, len(known), STUDY) % 2**32)
         trial = study.ask()
         lock = _lock(folder, trial.number)
         lock.acquire()
@@ -343,7 +401,7 @@ def _trial(folder: Path, spec: Mapping[str, Any], trial: Any) -> float:
     return max(map(training.score, run.history), default=-math.inf)
 
 
-def _by_ray(folder: Path, trials: int, jobs: int, seed: int) -> None:
+def _by_ray(folder: Path, trials: int, jobs: int) -> None:
     try:
         import ray
     except ImportError:
@@ -351,10 +409,10 @@ def _by_ray(folder: Path, trials: int, jobs: int, seed: int) -> None:
     work = ray.remote(_work)
     ray.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True)
     place = folder.absolute()  # that all machines see
-    ray.get([work.remote(place, trials, seed + number) for number in range(jobs)])
+    ray.get([work.remote(place, trials) for _ in range(jobs)])
 
 
-def _outcome(folder: Path, seed: int) -> Sweep:
+def _outcome(folder: Path) -> Sweep:
     found = [
         Trial(
             trial.number,
@@ -364,6 +422,6 @@ def _outcome(folder: Path, seed: int) -> Sweep:
             Path(trial.user_attrs.get("folder", folder)),
             trial.user_attrs.get("error"),
         )
-        for trial in _study(folder, seed).get_trials(deepcopy=False)
+        for trial in _study(folder).get_trials(deepcopy=False)
     ]
     return Sweep(folder, tuple(sorted(found, key=lambda one: -math.inf if one.score is None else one.score)[::-1]))
