@@ -13,6 +13,7 @@ from striate.datasets import Dataset, Split
 
 PLAIN = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
 NORMALISED = "INPUT 1x8x8 -> CONV 3x3x4 -> BN -> RELU -> POOL -> FC 8 -> BN -> FC 3"
+WIDE = "INPUT 1x8x8 -> CONV 3-16 as stem.one -> BN -> RELU -> CONV 3-16 as stem.two -> RELU -> POOL -> FC 3"
 ACCUMULATED = {"accumulate": 3, "batch_size": 31, "optimizer": "sgd"}
 MIXED = {
     "augment": "shift 1, flip, mixup 0.2", "ema": 0.9, "clip": 1.0, "accumulate": 2, "class_weights": "balanced",
@@ -23,6 +24,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "normalised": (NORMALISED, {}),
     "accumulated": (NORMALISED, ACCUMULATED),
     "mixed": (PLAIN, MIXED),
+    "wide": (WIDE, {"clip": 1.0}),
+    "sharded-wide": (WIDE, {"clip": 1.0, "parallel": "fsdp"}),
     "sharded": (NORMALISED, {"parallel": "fsdp"}),
     "sharded-mixed": (PLAIN, {"parallel": "fsdp", **MIXED}),
 }

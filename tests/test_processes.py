@@ -13,9 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import striate
 from striate import synchronised_norms
 from striate.errors import OptionError
+from striate.options import Options
 from striate.processes import Group, announced, first_host, sharded
+from striate.training import lies_channels_last
 
 from . import distributed_run
 
@@ -53,7 +56,7 @@ def launched(folder: Path, *cases: str, processes: int = 2) -> list[str]:
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
     """DDP, and FSDP2, with batch normalisation over both, mixup, accumulation, clipping and a moving average."""
     pairs = {"plain": "plain", "normalised": "normalised", "accumulated": "accumulated", "mixed": "mixed",
-             "sharded": "normalised", "sharded-mixed": "mixed"}  # fmt: skip
+             "sharded": "normalised", "sharded-mixed": "mixed", "wide": "wide", "sharded-wide": "wide"}  # fmt: skip
     first, second = launched(tmp_path / "two", *pairs)
     assert first == second
     for case, alone in pairs.items():
@@ -107,6 +110,16 @@ def test_sharding_needs_several_processes() -> None:
     with pytest.raises(OptionError) as caught:
         sharded(nn.Linear(1, 1))
     assert str(caught.value) == "parallel=fsdp shares a network among processes; start several with torchrun."
+
+
+def test_sharded_parameters_lie_contiguous() -> None:
+    network = striate.network("INPUT 1x4x4 -> CONV 3-16 -> CONV 3-16 -> GLOBALAVGPOOL -> FC 2")
+    where = torch.device("cpu")
+    assert lies_channels_last(network, Options(), where)
+    assert not lies_channels_last(network, Options(parallel="fsdp"), where)
+    with pytest.raises(OptionError) as caught:
+        lies_channels_last(network, Options(parallel="fsdp", layout="channels-last"), where)
+    assert str(caught.value) == "parallel=fsdp shares contiguous parameters only; leave layout=channels-last out."
 
 
 def test_a_shared_normalisation_alone_is_pytorchs() -> None:

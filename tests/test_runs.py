@@ -77,12 +77,18 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoint.safetensors")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "momentum", "sgd"])
-def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_one(bars: Any, tmp_path: Path, optimizer: str) -> None:
-    options: dict[str, Any] = {"epochs": 4, "batch_size": 32, "optimizer": optimizer, "seed": 7}
-    whole = train(TEXT, bars, out=tmp_path / "whole", **options)
+WIDE = "INPUT 1x8x8 -> CONV 3-16 -> BN -> RELU -> POOL -> CONV 3-16 -> RELU -> DROPOUT -> FC 3"  # lies channels-last
+
+
+@pytest.mark.parametrize("text", [TEXT, WIDE])
+@pytest.mark.parametrize(("optimizer", "ema"), [("adamw", None), ("momentum", None), ("sgd", None), ("adamw", 0.9)])
+def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_one(
+    bars: Any, tmp_path: Path, text: str, optimizer: str, ema: float | None
+) -> None:
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 32, "optimizer": optimizer, "seed": 7, "ema": ema}
+    whole = train(text, bars, out=tmp_path / "whole", **options)
     with pytest.raises(StopError):
-        train(TEXT, bars, out=tmp_path / "broken", on_epoch=until(2), **options)
+        train(text, bars, out=tmp_path / "broken", on_epoch=until(2), **options)
     assert len((tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()) == 2
     resumed = train(resume=tmp_path / "broken", data=bars)
     first, second = tensors(whole.folder), tensors(resumed.folder)
@@ -195,15 +201,28 @@ def test_only_a_constant_schedule_can_be_prolonged(bars: Any, tmp_path: Path) ->
     with pytest.raises(OptionError) as caught:
         train(resume=run.folder, data=bars, epochs=2)
     assert str(caught.value) == (
-        f"{run.folder}: its schedule was laid out for 1 epochs; only a run with the constant schedule can "
-        f"be prolonged. A new run can start from its weights: weights={run.folder}/checkpoint.safetensors."
+        f"{run.folder}: its schedule was laid out for 1 epochs; only a run with the constant schedule "
+        f"and without warm-up can be prolonged. A new run can start from its weights: "
+        f"weights={run.folder}/checkpoint.safetensors."
     )
+    warmed = train(TEXT, bars, out=tmp_path / "warmed", epochs=1, schedule="constant", warmup=0.5)
+    with pytest.raises(OptionError, match="without warm-up can be prolonged"):
+        train(resume=warmed.folder, data=bars, epochs=2)
     options: dict[str, Any] = {"schedule": "constant", "batch_size": 32}
     whole = train(TEXT, bars, out=tmp_path / "whole", epochs=2, **options)
     short = train(TEXT, bars, out=tmp_path / "short", epochs=1, **options)
     longer = train(resume=short.folder, data=bars, epochs=2)
     for name, tensor in tensors(whole.folder).items():
         assert torch.equal(tensor, tensors(longer.folder)[name]), name
+
+
+def test_a_data_set_in_memory_is_not_loaded_otherwise(bars: Any) -> None:
+    with pytest.raises(OptionError) as caught:
+        train(TEXT, bars, validation=0.2, size=14, stream=True)
+    assert str(caught.value) == (
+        "validation=0.2, size=14, stream=True would change how bars is loaded, and it was given as a Dataset, loaded "
+        "already; load it so: striate.datasets.load(..., validation=0.2, size=14, stream=True)."
+    )
 
 
 def test_resume_refuses_what_would_not_be_the_same_run(bars: Any, bars_folder: Path, tmp_path: Path) -> None:

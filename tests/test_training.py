@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ import torch
 from torch.nn import functional as F
 
 import striate
-from striate import feeding, machine, optimizing
+from striate import datasets, feeding, machine, optimizing
 from striate.datasets import Normalisation
 from striate.errors import CheckpointError, OptionError, TrainingError
 from striate.options import options_of
-from striate.training import Trainer
+from striate.training import Trainer, counts_of
+
+from .test_datasets import paint_split
 
 TEXT = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
 
@@ -166,3 +169,12 @@ def test_a_large_loss_of_young_running_statistics_is_no_reason_to_stop(bars: Any
     network.register_forward_pre_hook(lambda module, given: (given[0] * (1.0 if module.training else 1e6),))
     ours.epoch(quiet)
     assert ours.history[0]["loss"] > 1000 * math.log(3)
+
+
+def test_classes_of_files_are_counted_without_reading_them(tmp_path: Path) -> None:
+    paint_split(tmp_path)
+    data = datasets.load(tmp_path, stream=True)
+    expected = data.train.targets.bincount().tolist()
+    for file in tmp_path.rglob("*.png"):
+        file.unlink()
+    assert counts_of(data) == expected

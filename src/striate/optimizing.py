@@ -52,7 +52,7 @@ def restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> 
         known = number.isdecimal() and int(number) < len(parameters)
         if not known or tensor.shape not in ((), parameters[int(number)].shape):
             raise CheckpointError(f"its optimiser holds {key} {tuple(tensor.shape)}, which fits no parameter.")
-        entries.setdefault(int(number), {})[name] = shared_like(tensor.clone(), parameters[int(number)])
+        entries.setdefault(int(number), {})[name] = shared_like(tensor, parameters[int(number)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
 
 
@@ -96,7 +96,7 @@ class Average:
 
     def restore(self, tensors: Mapping[str, Tensor], updates: int) -> None:
         """Go on from an average that was kept."""
-        self.tensors = {name: shared_like(tensors[name], own).to(own.device) for name, own in self.tensors.items()}
+        self.tensors = {name: shared_like(tensors[name], own) for name, own in self.tensors.items()}
         self.updates = updates
 
     @contextmanager

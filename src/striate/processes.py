@@ -190,6 +190,9 @@ class Plain:
 def sharded(network: nn.Module) -> None:
     """Leave each process its share of every parameter (FSDP2), layer by layer; the network is changed in place.
 
+    The layers are those that hold no others: FSDP gathers parameters when a layer is called, and of ``stem.conv`` only
+    the convolution is, never ``stem``.
+
     Y. Zhao et al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", 2023.
 
     Raises:
@@ -199,8 +202,8 @@ def sharded(network: nn.Module) -> None:
 
     if Group.current().size == 1:
         raise OptionError("parallel=fsdp shares a network among processes; start several with torchrun.")
-    for layer in network.children():
-        if any(parameter.requires_grad for parameter in layer.parameters()):
+    for layer in [layer for layer in network.modules() if not any(layer.children())]:
+        if layer is not network and any(parameter.requires_grad for parameter in layer.parameters()):
             fully_shard(layer)
     fully_shard(network)
 
@@ -216,15 +219,18 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def shared_like(values: Tensor, pattern: Tensor) -> Tensor:
-    """A whole tensor, shared among the processes as another one is.
+    """A copy of a whole tensor that lies in memory, or is shared among the processes, as another of its shape does.
 
-    >>> shared_like(torch.ones(2), torch.zeros(2))
-    tensor([1., 1.])
+    PyTorch's fused optimisers pair a parameter and its state by their places in memory.
+
+    >>> shared_like(torch.ones(1, 2, 3, 3), torch.zeros(1, 2, 3, 3).to(memory_format=torch.channels_last)).stride()
+    (18, 1, 6, 2)
     """
-    if not hasattr(pattern, "full_tensor") or values.dim() == 0:
-        return values
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    if values.shape != pattern.shape:
+        return values.clone()
+    if hasattr(pattern, "full_tensor"):
+        from torch.distributed.tensor import DTensor, distribute_tensor
 
-    if not isinstance(pattern, DTensor):
-        return values
-    return distribute_tensor(values.to(pattern.device), pattern.device_mesh, pattern.placements)
+        if isinstance(pattern, DTensor):
+            return distribute_tensor(values.to(pattern.device), pattern.device_mesh, pattern.placements)
+    return torch.empty_like(pattern, dtype=values.dtype, requires_grad=False).copy_(values)

@@ -293,6 +293,7 @@ def _trainer(start: Start, engine: Engine | None) -> Trainer:
         list(known.history) if known else [],
         augmentation=start.augmentation,
         engine=engine,
+        loss=start.loss,
     )
     if found is not None and known is not None:
         optimizing.restore(trainer.optimizer, found.optimizer)

@@ -21,11 +21,13 @@ from .augmentation import Augmentation, recipe
 from .checkpoint import Checkpoint
 from .datasets import Dataset, Normalisation
 from .errors import CheckpointError, OptionError
+from .losses import Loss
 from .networks import Network, takes_any_size
 from .operations import BatchNorm
 from .options import Options, options_of
 from .prediction import check_classes, load_for, shape_of
 from .processes import Group
+from .splits import Stored
 from .training import Watcher, loss_of
 
 KINDS = {2: "signals", 3: "pictures", 4: "volumes"}
@@ -43,6 +45,7 @@ class Start:
         architecture: Every number known.
         normalisation: Of the training examples.
         augmentation: Of the training examples.
+        loss: With weights of classes, if the options ask for them.
         checkpoint: Where an interrupted run stands.
     """
 
@@ -53,6 +56,7 @@ class Start:
     architecture: Architecture
     normalisation: Normalisation
     augmentation: Augmentation
+    loss: Loss
     checkpoint: Checkpoint | None = None
 
     @cached_property
@@ -110,7 +114,11 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
         )
     paper = zoo.architecture(network)
     named = not isinstance(network, Architecture) and str(network) in zoo.names()
-    loaded = data if isinstance(data, Dataset) else load(data, None if named else paper, options, progress)
+    if isinstance(data, Dataset):
+        check_in_memory(options, data)
+        loaded = data
+    else:
+        loaded = load(data, None if named else paper, options, progress)
     if options.patch is not None and len(options.patch) == 1:
         options = options.model_copy(update={"patch": options.patch * (len(loaded.shape) - 1)})
     masks, count = loaded.task == "masks", len(loaded.classes)
@@ -143,9 +151,10 @@ def _settled(
         )
     if options.sampling == "balanced" and data.task == "masks":
         raise OptionError("sampling=balanced draws examples by their class, and masks have many; leave it out.")
-    loss_of(options, data).check(masks=data.task == "masks", mixed=augmentation.mixes)
+    loss = loss_of(options, data)
+    loss.check(masks=data.task == "masks", mixed=augmentation.mixes)
     normalisation = found.normalisation if found else Normalisation.of(data.train)
-    return Start(name, options, data, source, paper, normalisation, augmentation, found)
+    return Start(name, options, data, source, paper, normalisation, augmentation, loss, found)
 
 
 def kind_of(data: Dataset) -> str:
@@ -237,6 +246,27 @@ def step_of(
         raise OptionError(f"the network takes {network.input_shape}, the examples of {loaded.name} are {loaded.shape}.")
     inputs, target = loaded.train.take([example])
     return network, normalisation(inputs), target
+
+
+def check_in_memory(options: Options, data: Dataset) -> None:
+    """Refuse options that say how data is loaded, and not as this data set was.
+
+    Raises:
+        OptionError: The message says how to load it so.
+    """
+    said: list[str] = []
+    if options.validation and data.validation is None:
+        said.append(f"validation={options.validation:g}")
+    size = (options.size,) * (len(data.shape) - 1) if isinstance(options.size, int) else options.size
+    if size is not None and tuple(size) != data.shape[1:]:
+        said.append(f"size={options.size}")
+    if options.stream is not None and options.stream != isinstance(data.train, Stored):
+        said.append(f"stream={options.stream}")
+    if said:
+        raise OptionError(
+            f"{', '.join(said)} would change how {data.name} is loaded, and it was given as a Dataset, loaded already; "
+            f"load it so: striate.datasets.load(..., {', '.join(said)})."
+        )
 
 
 def check_axes(paper: Architecture, data: Dataset) -> None:
@@ -368,10 +398,12 @@ def _check_same(path: Path, stored: Options, options: Options, found: Checkpoint
     changed = [name for name, _ in stored if name not in FREE and before.get(name) != now.get(name)]
     if changed:
         raise OptionError(f"{path}: a run goes on with its own {', '.join(changed)}; start a new run to change that.")
-    if (options.epochs, options.steps) != (stored.epochs, stored.steps) and options.schedule != "constant":
+    laid_out = options.schedule != "constant" or options.warmup
+    if (options.epochs, options.steps) != (stored.epochs, stored.steps) and laid_out:
         planned = f"{stored.steps} steps" if stored.steps else f"{stored.epochs} epochs"
         raise OptionError(
-            f"{path}: its schedule was laid out for {planned}; only a run with the constant schedule can be prolonged. "
+            f"{path}: its schedule was laid out for {planned}; only a run with the constant schedule and "
+            "without warm-up can be prolonged. "
             f"A new run can start from its weights: weights={path / checkpoints.FILE}."
         )
     if found.training is not None:

@@ -51,6 +51,7 @@ class Trainer:
         history: Figures of the epochs that are done.
         augmentation: What changes training examples at random; none if not given.
         engine: What runs a step: PyTorch itself if not given.
+        loss: That of the options, if it is known already.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Trainer:
         *,
         augmentation: Augmentation | None = None,
         engine: Engine | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self.options, self.data, self.history = options, data, history
         self.group, self.device = Group.current(), device(options.device)
@@ -85,7 +87,7 @@ class Trainer:
         )
         augmentation = augmentation or Augmentation(())
         self.feed = Feed(data.train, normalisation, augmentation, options, self.device, self.channels_last)
-        self.loss = loss_of(options, data)
+        self.loss = loss or loss_of(options, data)
         self.count = len(data.train)
         self.sums = Sums()
 
@@ -337,6 +339,8 @@ def loss_of(options: Options, data: Dataset) -> Loss:
 def counts_of(data: Dataset) -> list[int]:
     """Training examples, or pixels of their masks, of each class."""
     found = torch.zeros(256 if data.task == "masks" else len(data.classes), dtype=torch.int64)
+    if data.task == "classes":
+        return data.train.targets.bincount(minlength=len(found)).tolist()
     for start in range(0, len(data.train), CHUNK):
         _, targets = data.train.take(torch.arange(start, min(start + CHUNK, len(data.train))))
         found += targets.flatten().long().bincount(minlength=len(found))
@@ -356,7 +360,14 @@ def lies_channels_last(network: Network, options: Options, where: torch.device) 
     """Whether maps lie channels-last: where products of matrices are what costs, and kernels read whole pixels.
 
     That is in bfloat16, and on the CPU for networks in which a convolution has at least 16 channels on either side.
+
+    Raises:
+        OptionError: They shall, and each process holds a share of the parameters, which FSDP cuts from contiguous ones.
     """
+    if options.parallel == "fsdp":
+        if options.layout == "channels-last":
+            raise OptionError("parallel=fsdp shares contiguous parameters only; leave layout=channels-last out.")
+        return False
     if options.layout != "auto" or len(network.input_shape) not in (3, 4):
         return options.layout == "channels-last"
     wide = any(
