@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,15 @@ def test_a_mean_that_is_too_large_for_a_float(tmp_path: Path) -> None:
         f"{path}: its description is damaged (A normalisation has one finite mean and one finite std above 0 for each "
         "channel, got mean=(inf,) and std=(0.5,).)."
     )
+
+
+def test_a_figure_that_is_too_large_for_a_float_is_infinite(tmp_path: Path) -> None:
+    path = tmp_path / "large.safetensors"
+    training = json.dumps(TRAINING.model_dump(mode="json") | {"history": [FIGURES | {"seconds": 10**400}]})
+    put({"fc1.weight": torch.ones(2)}, path, HEADER | {"training": training})
+    known = checkpoints.load(path).training
+    assert known is not None
+    assert known.history == [FIGURES | {"seconds": math.inf}]
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:

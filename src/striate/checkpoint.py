@@ -32,6 +32,7 @@ FIGURES = ("epoch", "train_loss", "train_accuracy", "loss", "accuracy", "seconds
 """What is known of each finished epoch, at least."""
 
 Count = Annotated[int, Field(ge=0)]
+Figure = Annotated[int, Field(lt=2**63)] | float  # what is larger becomes infinite
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Training(BaseModel):
     data: str | None
     examples: Count
     digest: str
-    history: list[dict[str, int | float]]
+    history: list[dict[str, Figure]]
     sums: Sums = Sums()
     updates: Count = 0
 
