@@ -326,8 +326,8 @@ def _array(place: Entry) -> Any:
 
 
 def _series(place: Entry) -> Any:
-    """``(N, C, T)`` of a file of labelled series, whose labels are not looked at."""
-    found = series.parse(place)
+    """``(N, C, T)`` of a file of series, whose classes are not looked at."""
+    found = series.parse(place, labelled=False)
     shapes = {row.shape for row in found.rows}
     if found.bad or len(shapes) > 1:
         raise DataError(

@@ -13,13 +13,15 @@ import torch
 from .arrays import Arrays, Part
 from .decoding import REPAIR
 from .errors import DataError
-from .listings import TEST, TRAIN, shown
+from .listings import LISTED, TEST, TRAIN, shown
 from .readers import cells, centred, numbers, text_lines
 from .storage import Entry, Tree
 
 NAMED = re.compile(r"(.+)_(TRAIN|TEST)\.(ts|tsv|csv|txt)", re.IGNORECASE)
+ALONE = "there is no NAME_TRAIN.ts to learn from beside this NAME_TEST.ts."
 ONE_LENGTH = "Give one length for all: --size 100 on the command line, size=(100,) in Python."
 WHOLE = re.compile(r"[+-]?\d{1,18}")
+NOTHING = ("", "?", "nan")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -42,16 +44,23 @@ class Series:
     bad: tuple[str, ...] = ()
 
 
-def series_files(root: Tree) -> dict[str, dict[str, Entry]]:
-    """The files ``NAME_TRAIN`` and ``NAME_TEST`` directly in a folder, by name and part."""
+def series_files(root: Tree, named: str = "") -> dict[str, dict[str, Entry]]:
+    """The files ``NAME_TRAIN`` and ``NAME_TEST`` directly in a folder, by name and part; else its only ``.ts`` file.
+
+    Args:
+        root: The folder.
+        named: A file in it: only the set that it belongs to, of the file's own ending where there are several.
+    """
     found: dict[str, dict[str, Entry]] = {}
-    for name, file in root.loose.items():
+    ending = named.lower().rpartition(".")[2]
+    for name in sorted(root.loose, key=lambda name: name.lower().endswith(ending)):
         if match := NAMED.fullmatch(name):
-            found.setdefault(match[1], {})[TRAIN if match[2].upper() == "TRAIN" else TEST] = file
-    whole = {name: file for name, file in root.loose.items() if name.lower().endswith(".ts")}
-    if not found and len(whole) == 1:
-        ((name, file),) = whole.items()
-        found[name[:-3]] = {TRAIN: file}
+            found.setdefault(match[1], {})[TRAIN if match[2].upper() == "TRAIN" else TEST] = root.loose[name]
+    if match := NAMED.fullmatch(named):
+        found = {name: parts for name, parts in found.items() if name == match[1]}
+    elif named or not found:
+        whole = [name for name in ([named] if named else root.loose) if name.lower().endswith(".ts")]
+        found = {name[:-3]: {TRAIN: root.loose[name]} for name in whole} if len(whole) == 1 else {}
     return {name: dict(sorted(parts.items(), reverse=True)) for name, parts in found.items() if TRAIN in parts}
 
 
@@ -104,11 +113,14 @@ def _classes(read: Sequence[Series]) -> tuple[str, ...]:
         return tuple(sorted({label for one in read for label in one.labels}, key=_natural))
     for one in read:
         if strange := sorted({*one.classes, *one.labels} - set(first.classes)):
-            raise DataError(
-                f"{one.file}: {first.file} has no classes {', '.join(map(repr, strange))}; "
-                f"it has {', '.join(first.classes)}."
-            )
+            named, known = _few([repr(label) for label in strange]), _few(first.classes)
+            raise DataError(f"{one.file}: {first.file} has no classes {named}; it has {known}.")
     return first.classes
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
 
 
 def _natural(label: str) -> tuple[float, str]:
@@ -124,10 +136,14 @@ def _refuse_shapes(root: Tree, rows: Sequence[Any], size: Sequence[int] | None) 
         )
 
 
-def parse(file: Entry) -> Series:
+def parse(file: Entry, *, labelled: bool = True) -> Series:
     r"""One file: ``.ts`` with its header, or a table with the class first and then the values of one channel.
 
     Lines that cannot be read are told in :attr:`Series.bad`, each by its number.
+
+    Args:
+        file: It.
+        labelled: Every series needs its class; else none is looked at, and a ``.ts`` file may be without.
 
     Raises:
         DataError: The file is no such file.
@@ -141,13 +157,22 @@ def parse(file: Entry) -> Series:
     """
     lines = text_lines(file, file.read())
     headed = file.name.lower().endswith(".ts")
-    start, classes = _header(file, lines) if headed else (0, ())
+    start, classes = _header(file, lines) if headed else (0, None)
+    if headed and labelled and classes is None:
+        raise DataError(
+            f"{file}: its header has no @classLabel true with the classes, and nothing else can be learned."
+        )
+    known = frozenset(classes or ())
+    unlike = f"is none of its classes, {_few(classes or ())}" if headed else "says no class"
     rows, labels, bad = [], [], []
     for number, line in enumerate(lines[start:], start=start + 1):
         if line.strip():
             where = f"{file}, line {number}"
             try:
-                row, label = _labelled(where, line, classes) if headed else _table_row(where, line)
+                label, channels = _channels(where, line, classes is not None) if headed else _table_row(where, line)
+                if labelled and (label not in known if headed else label.lower() in NOTHING):
+                    raise DataError(f"{where}: {label!r:.40} {unlike}.")
+                row = _stacked(where, channels)
             except DataError as error:
                 bad.append(str(error))
             else:
@@ -155,42 +180,43 @@ def parse(file: Entry) -> Series:
                 labels.append(label)
     if not rows and not bad:
         raise DataError(f"{file}: it holds no series.")
-    return Series(file, rows, labels, classes, tuple(bad))
+    return Series(file, rows, labels, tuple(classes or ()), tuple(bad))
 
 
-def _header(file: Entry, lines: Sequence[str]) -> tuple[int, tuple[str, ...]]:
-    """How many lines the header of a ``.ts`` file has, and the classes that it names."""
+def _header(file: Entry, lines: Sequence[str]) -> tuple[int, list[str] | None]:
+    """How many lines the header of a ``.ts`` file has, and the classes that it names; None if the lines have none."""
     start = next((number for number, line in enumerate(lines, start=1) if line.lower().startswith("@data")), 0)
     fields = [line[1:].split() for line in lines[:start] if line.startswith("@")]
     header = {words[0].lower(): words[1:] for words in fields if words[1:]}
     labelled, *classes = header.get("classlabel", ["false"])
-    if labelled.lower() != "true":
-        raise DataError(
-            f"{file}: its header has no @classLabel true with the classes, and nothing else can be learned."
-        )
     if header.get("timestamps", ["false"])[0].lower() == "true":
         raise DataError(f"{file}: its values have time stamps; only evenly spaced series are read.")
-    return start, tuple(classes)
+    return start, [_by_value(label) for label in classes] if labelled.lower() == "true" else None
 
 
-def _labelled(where: str, line: str, classes: Sequence[str]) -> tuple[Any, str]:
+def _channels(where: str, line: str, classed: bool) -> tuple[str, list[list[str]]]:
     """A line of a ``.ts`` file: channels with colons between, and the class."""
-    *channels, label = (part.strip() for part in line.split(":"))
-    if label not in classes or not channels:
-        raise DataError(f"{where}: {label!r:.40} is none of its classes, {', '.join(classes)}.")
-    rows = [numbers(where, channel.split(",")) for channel in channels]
+    *channels, label = line.split(":") if classed else [*line.split(":"), ""]
+    if not channels:
+        raise DataError(f"{where}: expected the values, a colon and then the class, got {line!r:.40}.")
+    return _by_value(label.strip()), [channel.split(",") for channel in channels]
+
+
+def _table_row(where: str, line: str) -> tuple[str, list[list[str]]]:
+    """A line of a table: the class, and the values of one channel."""
+    label, *words = cells(line)
+    if not words:
+        raise DataError(f"{where}: expected the class and then the values, got {line!r:.40}.")
+    return _by_value(label), [words]
+
+
+def _stacked(where: str, channels: Sequence[Sequence[str]]) -> Any:
+    """The channels ``(C, T)`` that some words say."""
+    rows = [numbers(where, words) for words in channels]
     if len({len(row) for row in rows}) > 1:
         lengths = ", ".join(str(len(row)) for row in rows)
         raise DataError(f"{where}: its channels have lengths {lengths}; all need the same.")
-    return np.stack(rows), label
-
-
-def _table_row(where: str, line: str) -> tuple[Any, str]:
-    """A line of a table: the class, and the values of one channel."""
-    label, *words = cells(line)
-    if label.lower() in ("", "?", "nan") or not words:
-        raise DataError(f"{where}: expected the class and then the values, got {line!r:.40}.")
-    return numbers(where, words)[None], _by_value(label)
+    return np.stack(rows)
 
 
 def _by_value(label: str) -> str:
