@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -284,5 +286,8 @@ def _per_axis(option: str, written: str, example: str) -> Any:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; what its output cannot encode, as in names of files that are no text, it escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
