@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
+import os
 import runpy
 import shutil
+import subprocess
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -19,9 +24,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from striate import datasets, images
+from striate import arrays, cli, datasets, images, surveys
 from striate.datasets import Dataset, Normalisation, Split, Stored, load, read_idx
 from striate.errors import DataError, OptionError, UnknownNameError
+
+from .test_storage import write_tar, write_zip
 
 PROJECT = Path(__file__).parents[1]
 FASHION = PROJECT.parent / "shared" / "data" / "fashion-mnist"
@@ -99,6 +106,42 @@ def test_message_for_a_path_that_is_not_there(tmp_path: Path) -> None:
     assert message(lambda: load(tmp_path / "flowers.zip")) == (
         f"{tmp_path / 'flowers.zip'}: it is neither a folder nor a .zip or .tar archive; unpack other archives first."
     )
+
+
+def test_the_home_of_nobody_is_a_path_that_is_not_there() -> None:
+    assert message(lambda: load("~no-such-user/x")) == (
+        f"~no-such-user/x: there is no such folder. {EXPECTED} Data sets known by name: fashion-mnist-mini."
+    )
+    assert message(lambda: load("~no-such-user"), UnknownNameError) == (
+        "No data set or folder is called '~no-such-user'. Known: fashion-mnist-mini."
+    )
+
+
+def test_message_for_a_hidden_table(tmp_path: Path) -> None:
+    (tmp_path / ".index.csv").write_text("file,label\n")
+    assert message(lambda: load(tmp_path / ".index.csv")) == (
+        f"{tmp_path / '.index.csv'}: files whose names begin with a dot are left out; rename it."
+    )
+
+
+def test_names_that_are_no_text_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux lets a name be any bytes; strict UTF-8 cannot say them."""
+    name = os.fsdecode(b"caf\xe9")
+    paint_whole(tmp_path, {name: 6, "dog": 6})
+
+    def said(*words: str) -> tuple[str, str]:
+        streams = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
+        with monkeypatch.context() as patch:
+            for stream, held in streams.items():
+                patch.setattr(sys, stream, io.TextIOWrapper(held, "utf-8", "strict", write_through=True))
+            patch.setattr(sys, "argv", ["striate", "data", *words])
+            with pytest.raises(SystemExit):
+                cli.main()
+            return streams["stdout"].getvalue().decode(), streams["stderr"].getvalue().decode()
+
+    assert "caf\\udce9" in said(str(tmp_path))[0]
+    assert json.loads(said(str(tmp_path), "--json")[0])["classes"] == [name, "dog"]
+    assert said(f"{tmp_path}/{name}")[1].startswith(f"Error: {tmp_path}/caf\\udce9: there are no class folders in it")
 
 
 def test_what_the_file_system_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +310,8 @@ BAD_IDX = [
     ("too long", idx((2, 3, 4), bytes(25)), "its header declares 2x3x4 = 24 bytes; more than that follow."),
     (
         "absurd",
-        idx((4_000_000_000, 60_000, 60_000), bytes(9)),
-        "its header declares 4000000000x60000x60000 = 14,400,000,000,000,000,000 bytes; only 9 follow.",
+        idx((4_000_000_000, 6_000, 6_000), bytes(9)),
+        "its header declares 4000000000x6000x6000 = 144,000,000,000,000,000 bytes; at most 1,073,741,824 are read.",
     ),
     (
         "gzip cut short",
@@ -289,7 +332,8 @@ BAD_IDX = [
 
 
 @pytest.mark.parametrize(("data", "reason"), [row[1:] for row in BAD_IDX], ids=[row[0] for row in BAD_IDX])
-def test_message_for_a_bad_idx_file(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_message_for_a_bad_idx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, reason: str) -> None:
+    monkeypatch.setattr(arrays, "free_memory", lambda: None)
     write_idx_folder(tmp_path)
     path = tmp_path / TRAIN_IMAGES
     path.write_bytes(data)
@@ -301,15 +345,17 @@ def test_message_for_an_idx_file_that_is_not_there(tmp_path: Path) -> None:
     assert message(lambda: read_idx(path, 1)) == f"{path}: it cannot be read: No such file or directory."
 
 
-def test_an_absurd_header_costs_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("side", "text"), [(1 << 10, "at most 1,073,741,824 are read."), (1, "only 99 follow.")])
+def test_an_absurd_header_costs_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, text: str
+) -> None:
+    monkeypatch.setattr(arrays, "free_memory", lambda: None)
     path = tmp_path / "x"
-    for data in (
-        idx((1 << 31, 1 << 10, 1 << 10), bytes(99)),
-        gzip.compress(idx((1 << 31, 1 << 10, 1 << 10), bytes(99))),
-    ):
+    whole = idx((1 << 30, side, side), bytes(99))
+    for data in (whole, gzip.compress(whole)):
         path.write_bytes(data)
         tracemalloc.start()
-        assert message(lambda: read_idx(path, 3)).endswith("only 99 follow.")
+        assert message(lambda: read_idx(path, 3)).endswith(text)
         assert tracemalloc.get_traced_memory()[1] < 4e6
         tracemalloc.stop()
 
@@ -506,6 +552,131 @@ def test_a_picture_stays_on_its_side_when_others_come(tmp_path: Path) -> None:
 def test_train_may_be_the_name_of_a_class(tmp_path: Path) -> None:
     paint_whole(tmp_path, {"train": 6, "bus": 6})
     assert load(tmp_path).classes == ("bus", "train")
+
+
+# Archives beside other files
+
+
+def packed(root: Path, name: str, *folders: Path) -> Path:
+    """A tar of the files in some folders, each under the name of its own."""
+    paths = [(path, folder.parent) for folder in folders for path in folder.rglob("*.*")]
+    return write_tar(root / name, {str(path.relative_to(above)): path.read_bytes() for path, above in paths})
+
+
+def test_an_archive_beside_what_was_unpacked_from_it_is_refused(tmp_path: Path) -> None:
+    paint_whole(tmp_path / "v" / "train", {"a": 6, "b": 6})
+    path = packed(tmp_path / "v", "train.tar", tmp_path / "v/train/a", tmp_path / "v/train/b")
+    text = (
+        f"{path}: the folder train/ lies beside it; if it was unpacked there, every example would count twice. "
+        "Move one of the two away, or give one alone."
+    )
+    assert message(lambda: load(tmp_path / "v")) == text
+    assert [len(load(tmp_path / "v" / name).train) for name in ("train", "train.tar")] == [10, 10]
+    data = load(tmp_path / "v", skip_bad=True)
+    assert (data.skipped, len(data.train)) == ((text,), 10)
+    assert surveys.survey(tmp_path / "v").unreadable == (text,)
+
+
+MIXED = "and it may hold them once more. Move it away, or give it alone:"
+
+
+@pytest.mark.parametrize(("place", "example"), [("", "a/000.png"), ("a", "a/000.png")])
+def test_an_archive_beside_examples_is_no_class(tmp_path: Path, place: str, example: str) -> None:
+    root = tmp_path / "v"
+    paint_whole(root, {"a": 6, "b": 6})
+    path = packed(root / place, "backup.tar", root / "a", root / "b")
+    text = f"{path}: examples that are not packed lie beside it ({root / example}), {MIXED} {path}"
+    assert message(lambda: load(root)) == text
+    assert load(path).classes == ("a", "b")
+    assert surveys.survey(root).refused == text
+
+
+@pytest.mark.parametrize(
+    ("archives", "folders"),
+    [
+        (("a.tar", "b.tar"), ()),
+        (("train/a.tar", "train/b.tar"), ("test/a", "test/b")),
+        (("test.tar",), ("train/a", "train/b")),
+    ],
+)
+def test_archives_may_be_classes_or_parts(tmp_path: Path, archives: tuple[str, ...], folders: tuple[str, ...]) -> None:
+    paint_whole(tmp_path / "all", {"a": 6, "b": 6})
+    root = tmp_path / "v"
+    root.mkdir()
+    paint(root / "preview.png", 9)
+    for name in folders:
+        shutil.copytree(tmp_path / "all" / name[-1], root / name)
+    for name in archives:
+        chosen = "ab" if name == "test.tar" else name[-5]
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        packed(root, name, *(tmp_path / "all" / one for one in chosen))
+    data = load(root)
+    assert (data.classes, len(data.train), len(data.test)) == (("a", "b"), *((12, 12) if folders else (10, 2)))
+
+
+def test_a_broken_archive_among_other_files_refuses_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    paint_whole(root, {"a": 6, "b": 6})
+    (root / "sub").mkdir()
+    path = root / "sub" / "old.tar"
+    path.write_bytes(b"nonsense")
+    broken = f"{path}: it is neither a folder nor a .zip or .tar archive; unpack other archives first."
+    assert message(lambda: load(root)) == broken
+    path.rename(tmp_path / "old.tar")
+    (root / "sub").rmdir()
+    (tmp_path / "old.tar").rename(path := root / "old.tar")
+    broken = broken.replace("/sub/", "/")
+    assert (load(root, skip_bad=True).skipped, surveys.survey(root).unreadable) == ((broken,), (broken,))
+    rows = [f"{name}/{number:03}.png,{name}" for name in "ab" for number in range(6)]
+    (root / "index.csv").write_text("\n".join(["file,label", *rows]))
+    for source in (root, root / "index.csv"):
+        for skip_bad in (False, True):
+            assert load(source, skip_bad=skip_bad).skipped == ()
+        assert surveys.survey(source).unreadable == ()
+    (root / "index.csv").write_text("\n".join(["file,label", *rows, "old/1.png,a"]))
+    bad = (f"{root / 'index.csv'}, row 13: there is no file 'old/1.png' in {root}.", broken)
+    assert load(root / "index.csv", skip_bad=True).skipped == bad
+    write_idx_folder(root)
+    assert load(root).classes == ("0", "1", "2")
+
+
+def test_an_index_may_lead_into_an_archive(tmp_path: Path) -> None:
+    paint_whole(tmp_path, {"a": 6, "b": 6})
+    packed(tmp_path, "all.tar", tmp_path / "a", tmp_path / "b")
+    rows = [f"all/{name}/{number:03}.png,{name}" for name in "ab" for number in range(6)]
+    (tmp_path / "index.csv").write_text("\n".join(["file,label", *rows]))
+    data = load(tmp_path / "index.csv")
+    assert (len(data.train), len(data.test), data.skipped) == (10, 2, ())
+
+
+def test_shards_may_be_given_by_a_path_with_braces(tmp_path: Path) -> None:
+    paint_whole(tmp_path / "all", {"a": 6, "b": 6})
+    for name in "ab":
+        packed(tmp_path, f"{name}.tar", tmp_path / "all" / name)
+    assert [len(load(kind(tmp_path / "{a,b}.tar")).train) for kind in (str, Path)] == [10, 10]
+
+
+def test_a_sparse_file_in_an_archive_may_be_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "v" / name).mkdir(parents=True)
+        for number in range(3):
+            np.save(tmp_path / "v" / name / f"{number}.npy", np.full((4, 4, 4), number, np.float32))
+        with (tmp_path / "v" / name / "0.npy").open("r+b") as file:
+            file.truncate(1 << 20)
+    path = tmp_path / "v.tar"
+    subprocess.run(["tar", "-cSf", path, "-C", tmp_path / "v", "a", "b"], check=True)
+    bad = tuple(f"{path}: {name}/0.npy: it is stored sparsely; pack it without --sparse." for name in "ab")
+    assert message(lambda: load(path)) == f"{path}: 2 of 6 volumes cannot be used. {REPAIR}:\n  {bad[0]}\n  {bad[1]}"
+    data = load(path, skip_bad=True)
+    assert (data.skipped, len(data.train) + len(data.test)) == (bad, 4)
+
+
+def test_arrays_may_lie_in_the_one_folder_of_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "x.npy", np.zeros((12, 3), np.float32))
+    np.save(tmp_path / "a" / "y.npy", np.arange(12) % 2)
+    path = write_zip(tmp_path / "a.zip", {f"a/{name}.npy": (tmp_path / f"a/{name}.npy").read_bytes() for name in "xy"})
+    assert [(load(source).name, len(load(source).train)) for source in (path, tmp_path / "a")] == [("a", 10)] * 2
 
 
 # Folders that cannot be used

@@ -19,9 +19,9 @@ from .decoding import Wanted
 from .errors import DataError, OptionError, unknown_name
 from .listings import EXPECTED, IDX_FILES, TEST, TRAIN, VALIDATION, Listing
 from .moments import Normalisation
-from .readers import AXES, Reader, by, centred, kind_of
+from .readers import AXES, EXTENSIONS, Reader, by, centred, kind_of
 from .splits import IGNORED, Progress, Split, Stored
-from .storage import Tree, naming, tree
+from .storage import Entry, File, Tree, at_home, naming, tree, with_shards
 
 __all__ = ["BUNDLED", "IDX_FILES", "Dataset", "Normalisation", "Split", "Stored", "check_images", "load", "read_idx"]
 
@@ -212,35 +212,76 @@ def look(source: str | os.PathLike[str], wanted: Wanted, report: Progress, *, st
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         return hub.hub_listing(source)
     root, file = _place(source, strict=strict and not wanted.skip_bad)
-    found = _look_in(source, root, file, wanted, report, strict)
-    return replace(found, missing=(*found.missing, *root.damaged))
+    return _in_files(source, root, file, wanted, report, strict) or _in_folders(root, wanted, strict)
 
 
-def _look_in(
+def _in_files(
     source: str | os.PathLike[str], root: Tree, file: str | None, wanted: Wanted, report: Progress, strict: bool
-) -> Listing | Arrays:
+) -> Listing | Arrays | None:
+    """What the files directly in a folder say, or a table in it that is named; archives beside them do not matter."""
+    if file is not None and file not in root.loose:
+        raise DataError(f"{source}: files whose names begin with a dot are left out; rename it.")
     if file is not None and indexes.is_index(root.loose[file]):
-        return indexes.index_listing(root, {file: root.loose[file]})
+        return _indexed(root, {file: root.loose[file]})
     if file is None and (found := _of_arrays(root, wanted, report, strict=strict)):
         return found
     if file is None and (tables := indexes.index_files(root)):
-        return indexes.index_listing(root, tables)
-    if timed := series.series_files(root):
-        chosen = {
-            name: parts for name, parts in timed.items() if file is None or file.startswith((f"{name}_T", f"{name}.ts"))
-        }
+        return _indexed(root, tables)
+    if timed := series.series_files(root, file or ""):
         decoding.check_options("series", wanted, files=False)
-        return series.series_arrays(root, chosen or timed, wanted.size, skip_bad=wanted.skip_bad, strict=strict)
+        return series.series_arrays(root, timed, wanted.size, skip_bad=wanted.skip_bad, strict=strict)
     if file is not None:
-        raise DataError(f"{source}: {indexes.EXPECTED}")
-    if samples := shards.sample_listing(root):
-        return samples
-    if pairs := listings.mask_pairs(root):
-        return pairs
-    if kind_of(root.files) is None:
-        _refuse_sets_within(root)
-    arrays.refuse_names(root)
-    return listings.class_folders(root, strict=strict)
+        raise DataError(f"{source}: {series.ALONE if file.lower().endswith('.ts') else indexes.EXPECTED}")
+    return None
+
+
+def _indexed(root: Tree, tables: Mapping[str, Entry]) -> Listing:
+    """The files that tables name; archives are looked into if there are some that lie nowhere else."""
+    found = indexes.index_listing(root, tables)
+    if not found.missing or not root.ending(".tar"):
+        return found
+    whole = with_shards(root, strict=False)
+    found = indexes.index_listing(whole, tables)
+    return replace(found, missing=(*found.missing, *whole.damaged)) if found.missing else found
+
+
+def _in_folders(root: Tree, wanted: Wanted, strict: bool) -> Listing:
+    """What the folders in a folder are, and the archives, which are read as such."""
+    root = with_shards(root, strict=strict and not wanted.skip_bad)
+    found = shards.sample_listing(root) or listings.mask_pairs(root)
+    if found is None:
+        if kind_of(root.files) is None:
+            _refuse_sets_within(root)
+        arrays.refuse_names(root)
+        found = _class_folders(root, strict)
+    return replace(found, missing=(*found.missing, *root.damaged))
+
+
+def _class_folders(root: Tree, strict: bool) -> Listing:
+    """A folder or an archive for each class, but none beside the other, where one could be a copy."""
+    mixed = _mixed(root)
+    if strict and mixed:
+        raise DataError(mixed)
+    found = listings.class_folders(root, strict=strict)
+    return replace(found, refused=found.refused or mixed)
+
+
+def _mixed(root: Tree) -> str:
+    """Why an archive may hold examples that lie beside it once more; empty if none does. Parts may be of both sorts."""
+    beside: dict[str, dict[str, Entry]] = {}
+    for file in root.ending(*EXTENSIONS[kind_of(root.files) or "picture"]) if root.shards else ():
+        *folders, _ = root.below(file).split("/")
+        for depth, name in enumerate([*folders, ""] if folders and isinstance(file, File) else ()):
+            beside.setdefault("/".join(folders[:depth]), {}).setdefault(name, file)
+    for shard, archive in root.shards.items():
+        folder, _, own = shard.rpartition("/")
+        for name, file in beside.get(folder, {}).items():
+            if not (listings.part_called(own) and listings.part_called(name)):
+                return (
+                    f"{archive}: examples that are not packed lie beside it ({file}), and it may hold them once more. "
+                    f"Move it away, or give it alone: {archive}"
+                )
+    return ""
 
 
 def _refuse_sets_within(root: Tree) -> None:
@@ -260,7 +301,7 @@ def _of_arrays(root: Tree, wanted: Wanted, report: Progress, *, strict: bool) ->
 
 def _place(source: str | os.PathLike[str], *, strict: bool) -> tuple[Tree, str | None]:
     """The folder or archive; and the name of a table in it, if that is the source."""
-    path = Path(source).expanduser()
+    path = at_home(source)
     with naming(source):
         table = path.name.lower().endswith(TABLES) and path.is_file()
         if path.name.lower().endswith(IDX_ENDINGS) and path.is_file():
@@ -275,11 +316,11 @@ def _place(source: str | os.PathLike[str], *, strict: bool) -> tuple[Tree, str |
 
 
 def _tree(source: str | os.PathLike[str], strict: bool) -> Tree:
-    root = Path(source).expanduser()
+    root = at_home(source)
     with naming(source):
         there = any(one.exists() for one in (root, *root.parents[:-1])) and _reached(root)
     if there or "{" in str(source):
-        return tree(source, strict=strict)
+        return tree(source, strict=strict, shards=False)
     if isinstance(source, str) and root.name == source:
         raise unknown_name("data set or folder", source, BUNDLED)
     raise DataError(f"{root}: there is no such folder. {EXPECTED} Data sets known by name: {', '.join(BUNDLED)}.")
