@@ -82,6 +82,10 @@ def test_messages(bars_run: Any, bars_folder: Path, bars: Any, tmp_path: Path) -
     with pytest.raises(DataError) as data:
         striate.predict(bars_run.folder, [])
     assert str(data.value) == "nothing to predict was given; name a file or a folder."
+    for wrong, said in (("", "an empty name"), (None, "NoneType"), ([bars.test.inputs], "Tensor")):
+        with pytest.raises(DataError) as data:
+            striate.predict(bars_run.folder, wrong)
+        assert str(data.value) == (f"predict takes files, folders, patterns, or one array of examples, and got {said}.")
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(DataError) as data:
         striate.predict(bars_run.folder, tmp_path / "broken.png")
@@ -338,3 +342,13 @@ def test_series_are_predicted_from_the_files_that_they_are_learned_from(tmp_path
     with pytest.raises(DataError) as caught:
         striate.predict(run.folder, tmp_path / "Waves_TEST.ts")
     assert str(caught.value) == f"{tmp_path}/Waves_TEST.ts: its series differ in length; predict them one by one."
+
+
+def test_ten_crops_of_a_network_that_learned_patches_are_as_large_as_files(bars_folder: Path, tmp_path: Path) -> None:
+    text = "INPUT -> CONV 3-4 -> RELU -> GLOBALAVGPOOL -> FC"
+    run = striate.train(text, bars_folder, out=tmp_path / "run", patch=(6, 6), steps=2, report=False)
+    classifier, sizes = Classifier.load(run.folder), set[tuple[int, ...]]()
+    classifier.network.register_forward_pre_hook(lambda network, given: sizes.add(tuple(given[0].shape[2:])))
+    striate.predict(classifier, bars_folder / "test" / "lying" / "000.png", average="ten-crop")
+    striate.evaluate(run.folder, average="ten-crop")
+    assert sizes == {(8, 8)}

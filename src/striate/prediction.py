@@ -108,7 +108,7 @@ class Classifier:
             DataError: The pictures are too small for ten crops.
         """
         views.check(average, self.network.input_shape, masks=self.task == "masks")
-        seen = [self.scores(view).softmax(1) for view in views.VIEWS[average](inputs, self.network.input_shape[1:])]
+        seen = [self.scores(view).softmax(1) for view in views.VIEWS[average](inputs, self.shape[1:])]
         if self.task == "masks" and average == "flip":
             seen[1] = seen[1].flip(-1)
         return torch.stack(seen).mean(0)
@@ -156,7 +156,7 @@ class Classifier:
         counts: Any = 0.0
         kept = []
         for inputs, targets in (batch for part in parts for batch in self._batches(part)):
-            scores = self.scores(views.central(average, inputs, self.network.input_shape[1:]))
+            scores = self.scores(views.central(average, inputs, self.shape[1:]))
             targets = targets.to(scores.device)
             totals = totals + torch.stack(loss.totals(scores, targets)).double().cpu()
             counts = counts + torch.tensor([float(count) for count in loss.counts(targets)], dtype=torch.float64)
@@ -260,7 +260,10 @@ def predictions(
         return
     shape = views.taken_at(average, classifier.shape)
     reader = None if classifier.reader is None else replace(classifier.reader, shape=shape)
-    found = list(files_of(reader, [examples] if isinstance(examples, str | os.PathLike) else examples))
+    sources: Any = examples
+    if isinstance(examples, str | os.PathLike | Entry) or not isinstance(examples, Iterable):
+        sources = [examples]
+    found = list(files_of(reader, sources))
     done = 0
     for array, places in groupby(found, lambda place: is_array(place, reader)):
         for chunk in _chunks(list(places), 1 if array else classifier.chunk(shape)):
@@ -384,7 +387,7 @@ def prediction(name: str, probabilities: Tensor, classes: tuple[str, ...]) -> Pr
     return Prediction(name, best, ranked[best], ranked, mask)
 
 
-def files_of(reader: Reader | None, sources: Iterable[Source | Entry]) -> Iterator[Entry]:
+def files_of(reader: Reader | None, sources: Iterable[Any]) -> Iterator[Entry]:
     """The files that sources name, in order: themselves, those in a folder or archive, or those of a pattern.
 
     Raises:
@@ -396,6 +399,9 @@ def files_of(reader: Reader | None, sources: Iterable[Source | Entry]) -> Iterat
         if isinstance(source, Entry):
             yield source
             continue
+        if not isinstance(source, str | os.PathLike) or not str(source):
+            said = "an empty name" if isinstance(source, str) else f"{type(source).__name__}"
+            raise DataError(f"predict takes files, folders, patterns, or one array of examples, and got {said}.")
         written = os.fspath(source)
         if Path(written).is_dir() or written.lower().endswith(storage.ARCHIVES):
             if reader is None:
