@@ -123,8 +123,10 @@ def test_one_hot_targets_are_no_masks(tmp_path: Path) -> None:
     path = write(tmp_path, "npz", x=RANDOM.random((12, 2), np.float32), y=np.eye(2, dtype=np.int64)[LABELS % 2])
     assert message(lambda: load(path)) == (
         f"{path}: y.npy: each row of 12x2 holds a single 1, so it could be classes (one-hot) or masks. "
-        "Save classes as numbers, y.argmax(1); of masks, count the foreground as 2 or more."
+        "Save classes as numbers, y.argmax(1); call masks 'masks'."
     )
+    peaks = np.eye(2, dtype=np.uint8)[LABELS % 2]
+    assert load(write(tmp_path, "npz", x=RANDOM.random((12, 2), np.float32), masks=peaks)).task == "masks"
 
 
 def test_numbers_that_count_no_classes_are_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from striate import arrays, cli, datasets, images, surveys
 from striate.datasets import Dataset, Normalisation, Split, Stored, load, read_idx
 from striate.errors import DataError, OptionError, UnknownNameError
 
-from .test_storage import write_tar, write_zip
+from .test_storage import needs_gnu_tar, write_tar, write_zip
 
 PROJECT = Path(__file__).parents[1]
 FASHION = PROJECT.parent / "shared" / "data" / "fashion-mnist"
@@ -656,6 +656,7 @@ def test_shards_may_be_given_by_a_path_with_braces(tmp_path: Path) -> None:
     assert [len(load(kind(tmp_path / "{a,b}.tar")).train) for kind in (str, Path)] == [10, 10]
 
 
+@needs_gnu_tar
 def test_a_sparse_file_in_an_archive_may_be_left_out(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "v" / name).mkdir(parents=True)

@@ -196,13 +196,36 @@ def test_pictures_in_folders_that_lack_masks_or_are_no_part_are_named(tmp_path: 
     assert len(found.examples) == 1
 
 
-@pytest.mark.parametrize("names", [("images/{}/1.png", "masks/{}/1.png"), ("{}/images/1.png", "{}/masks/1.png")])
-def test_a_folder_that_could_be_a_part_or_not_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
-    root = placed(tmp_path, "folder", *(name.format("test_track") for name in names))
-    assert message(lambda: mask_pairs(root)).endswith(
-        ": the folder 'test_track' could be the test part or not; call it 'test', or give it a name that speaks of "
-        "no part."
+@pytest.mark.parametrize(
+    ("names", "where"),
+    [
+        (("images/test_track/1.png", "masks/test_track/1.png"), "images/test_track/1.png"),
+        (("test_track/images/1.png", "test_track/masks/1.png"), "test_track"),
+    ],
+)
+def test_a_folder_that_could_be_a_part_or_not_is_refused(tmp_path: Path, names: tuple[str, str], where: str) -> None:
+    root = placed(tmp_path, "folder", *names)
+    assert message(lambda: mask_pairs(root)) == (
+        f"{tmp_path / 'pets' / where}: the folder 'test_track' could be the test part or not; call it 'test', or give "
+        "it a name that speaks of no part."
     )
+
+
+@pytest.mark.parametrize("part", ["train2017", "train-000", "Training_1"])
+def test_a_part_may_have_a_number(tmp_path: Path, part: str) -> None:
+    found = mask_pairs(placed(tmp_path, "folder", f"images/{part}/1.png", f"masks/{part}/1.png"))
+    assert found is not None
+    assert [example.part for example in found.examples] == ["train"]
+
+
+def test_folders_without_masks_may_speak_of_parts(tmp_path: Path) -> None:
+    names = ["images/1.png", "masks/1.png", "test_results/log.txt"]
+    found = mask_pairs(placed(tmp_path / "a", "folder", *names))
+    assert found is not None
+    assert len(found.examples) == 1
+    classes = placed(tmp_path / "b", "folder", "bus/1.png", "train_station/1.png")
+    assert mask_pairs(classes) is None
+    assert class_folders(classes).classes == ("bus", "train_station")
 
 
 def test_many_listed_classes_are_read_at_once(tmp_path: Path) -> None:

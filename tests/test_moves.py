@@ -122,7 +122,7 @@ def test_a_shift_that_leaves_nothing_is_refused() -> None:
     placement = Placement((None, None), torch.zeros(2, 1, dtype=torch.int64), 100_000, 0)
     with pytest.raises(OptionError) as caught:
         move(torch.zeros(1, 1, 4, 9), placement)
-    assert str(caught.value) == "A shift by up to 100000 leaves nothing of 9 positions; at most 8."
+    assert str(caught.value) == "A shift by up to 100000 may leave nothing of 4; at most 3."
 
 
 # ---------------------------------------------------------------------------------------------------------------- crops

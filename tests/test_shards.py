@@ -185,3 +185,35 @@ def test_folders_in_an_archive_are_parts_if_they_are_called_so(tmp_path: Path, n
     assert (len(load(source).train), len(load(source).test)) == (6, 4)
     write_tar(path, {f"test_track/{n}": c for n, c in samples(0, 8, say).items()})
     assert "the folder 'test_track' could be the test part or not; call it 'test'" in message(lambda: load(source))
+
+
+@pytest.mark.parametrize("names", ["wds/train-000.tar wds/test-000.tar", "shards-train/000.tar shards-test/000.tar"])
+def test_the_way_to_an_archive_says_its_part(tmp_path: Path, names: str) -> None:
+    for name, first in zip(names.split(), (0, 6), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_tar(tmp_path / name, samples(first, 6, SAYING[1][0]))
+    data = load(tmp_path)
+    assert (len(data.train), len(data.test)) == (6, 6)
+
+
+def test_what_could_be_a_part_is_no_damage(tmp_path: Path) -> None:
+    folders = [("freight_train", 0), ("bus", 6)]
+    files = {f"{f}/{n}": c for f, first in folders for n, c in samples(first, 6, SAYING[1][0]).items()}
+    path = write_tar(tmp_path / "x.tar", files)
+    assert "the folder 'freight_train' could be the train part or not" in message(lambda: load(path, skip_bad=True))
+
+
+def test_an_archive_without_examples_beside_class_folders_is_no_copy(tmp_path: Path) -> None:
+    names = [f"{part}/{c}/{n}.png" for part in ("train", "test") for c in "ab" for n in range(6)]
+    write_folder(tmp_path / "pets", dict.fromkeys(names, png(1)))
+        tmp_path / "pets", {f"{p}/{c}/{n}.png": png(n) for p in ("train", "test") for c in "ab" for n in range(6)}
+    )
+    write_tar(tmp_path / "pets" / "code.tar", {"code/x.py": b"print()"})
+    write_tar(tmp_path / "pets" / "train" / "a" / "meta.tar", {"x.json": b"{}"})
+    assert load(tmp_path / "pets").classes == ("a", "b")
+
+
+def test_a_broken_shard_beside_other_files_is_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"train-000.tar": b"no tar at all" * 99, "README.md": b"mine"})
+    assert message(lambda: load(tmp_path, skip_bad=True)) == message(lambda: load(tmp_path))
+    assert message(lambda: load(tmp_path)).startswith(f"{tmp_path / 'train-000.tar'}: ")

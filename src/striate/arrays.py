@@ -299,10 +299,11 @@ def _pair(inputs: Entry, targets: Entry, channels: int | None) -> tuple[Tensor, 
         )
     if y.ndim == 1:
         return x, y.astype(np.int64)
-    if y.ndim == 2 and y.min() == 0 and y.max() == 1 and (y.sum(1) == 1).all():
+    masks = (_named(targets.name.rpartition("/")[2]) or ("",))[0] == "masks"
+    if y.ndim == 2 and not masks and y.min() == 0 and y.max() == 1 and (y.sum(1) == 1).all():
         raise DataError(
             f"{targets}: each row of {by(y.shape)} holds a single 1, so it could be classes (one-hot) or masks. "
-            "Save classes as numbers, y.argmax(1); of masks, count the foreground as 2 or more."
+            "Save classes as numbers, y.argmax(1); call masks 'masks'."
         )
     if y.min() < 0 or y.max() > 255:
         raise DataError(f"{targets}: the masks hold {y.min()} to {y.max()}; expected 0 to 255.")

@@ -32,7 +32,7 @@ FIGURES = ("epoch", "train_loss", "train_accuracy", "loss", "accuracy", "seconds
 """What is known of each finished epoch, at least."""
 
 Count = Annotated[int, Field(ge=0)]
-Figure = Annotated[int, Field(lt=2**63)] | float  # what is larger becomes infinite
+Figure = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float  # what is larger becomes infinite
 
 
 @dataclass

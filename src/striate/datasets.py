@@ -21,7 +21,7 @@ from .listings import EXPECTED, IDX_FILES, TEST, TRAIN, VALIDATION, Listing
 from .moments import Normalisation
 from .readers import AXES, EXTENSIONS, Reader, by, centred, kind_of
 from .splits import IGNORED, Progress, Split, Stored
-from .storage import Entry, File, Tree, at_home, naming, tree, with_shards
+from .storage import Entry, File, Member, Tree, at_home, naming, tree, with_shards
 
 __all__ = ["BUNDLED", "IDX_FILES", "Dataset", "Normalisation", "Split", "Stored", "check_images", "load", "read_idx"]
 
@@ -253,7 +253,12 @@ def _in_folders(root: Tree, wanted: Wanted, strict: bool) -> Listing:
         if kind_of(root.files) is None:
             _refuse_sets_within(root)
         arrays.refuse_names(root)
-        found = _class_folders(root, strict)
+        try:
+            found = _class_folders(root, strict)
+        except DataError:
+            if root.damaged:
+                raise DataError(root.damaged[0]) from None
+            raise
     return replace(found, missing=(*found.missing, *root.damaged))
 
 
@@ -269,13 +274,15 @@ def _class_folders(root: Tree, strict: bool) -> Listing:
 def _mixed(root: Tree) -> str:
     """Why an archive may hold examples that lie beside it once more; empty if none does. Parts may be of both sorts."""
     beside: dict[str, dict[str, Entry]] = {}
-    for file in root.ending(*EXTENSIONS[kind_of(root.files) or "picture"]) if root.shards else ():
+    examples = root.ending(*EXTENSIONS[kind_of(root.files) or "picture"]) if root.shards else []
+    packed = {file.archive for file in examples if isinstance(file, Member)}
+    for file in examples:
         *folders, _ = root.below(file).split("/")
         for depth, name in enumerate([*folders, ""] if folders and isinstance(file, File) else ()):
             beside.setdefault("/".join(folders[:depth]), {}).setdefault(name, file)
     for shard, archive in root.shards.items():
         folder, _, own = shard.rpartition("/")
-        for name, file in beside.get(folder, {}).items():
+        for name, file in beside.get(folder, {}).items() if archive in packed else ():
             if not (listings.part_called(own) and listings.part_called(name)):
                 return (
                     f"{archive}: examples that are not packed lie beside it ({file}), and it may hold them once more. "

@@ -210,8 +210,10 @@ def mask_pairs(root: Tree) -> Listing | None:
     examples: list[Example] = []
     missing: list[str] = []
     layout = ""
-    for folder, part in [(root, None), *((child, part_among([name], child)) for name, child in root.children.items())]:
+    for name, folder in [("", root), *root.children.items()]:
         images, masks = _first(folder, IMAGES), _first(folder, MASKS)
+        both = images is not None and masks is not None
+        part = part_among([name], folder.where) if both and folder is not root else part_called(name)
         if images is not None and masks is not None and (part or folder is root):
             layout = layout or f"{images.folder}/ with {masks.folder}/"
             _match(part, images, masks, examples, missing)
@@ -284,18 +286,18 @@ def part_called(name: str) -> str | None:
 
 
 def part_among(folders: Iterable[str], where: object) -> str | None:
-    """The part that one of these folders is called.
+    """The part that one of these folders is called, perhaps with a number.
 
     Raises:
         DataError: One could be a part and could be none, as ``train_station`` could.
 
-    >>> part_among(["cells", "val"], "a.png"), part_among(["cells"], "b.png")
-    ('validation', None)
+    >>> part_among(["cells", "val"], "a.png"), part_among(["train2017"], "b.png"), part_among(["cells"], "c.png")
+    ('validation', 'train', None)
     """
     for name in folders:
-        if (part := part_called(name)) is not None:
-            return part
         if (spoken := part_of(name)) is not None:
+            if not re.search("[^\\W\\d_]", PART.sub("", name.lower())):
+                return spoken
             raise DataError(
                 f"{where}: the folder {name!r} could be the {spoken} part or not; "
                 f"call it {spoken!r}, or give it a name that speaks of no part."

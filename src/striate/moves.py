@@ -106,8 +106,8 @@ def _extended(rows: Tensor, placement: Placement, lead: int) -> Tensor:
     reach = placement.reach
     if placement.fill != REFLECT:
         spatial = rows.dim() - lead - 1
-        if reach >= (longest := max(rows.shape[lead:-1])):
-            raise OptionError(f"A shift by up to {reach} leaves nothing of {longest} positions; at most {longest - 1}.")
+        if reach >= (shortest := min(rows.shape[lead:-1])):
+            raise OptionError(f"A shift by up to {reach} may leave nothing of {shortest}; at most {shortest - 1}.")
         return F.pad(rows, (0, 0, *[reach] * (2 * spatial)), value=float(placement.fill))
     if (shortest := min(rows.shape[lead:-1])) <= reach:
         raise OptionError(

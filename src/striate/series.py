@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from .storage import Entry, Tree
 NAMED = re.compile(r"(.+)_(TRAIN|TEST)\.(ts|tsv|csv|txt)", re.IGNORECASE)
 ALONE = "there is no NAME_TRAIN.ts to learn from beside this NAME_TEST.ts."
 ONE_LENGTH = "Give one length for all: --size 100 on the command line, size=(100,) in Python."
-WHOLE = re.compile(r"[+-]?\d{1,18}")
+LONGEST = 40  # digits of a class, beyond which it is written with a power of ten
 NOTHING = ("", "?", "nan")
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,13 +221,12 @@ def _stacked(where: str, channels: Sequence[Sequence[str]]) -> Any:
 
 
 def _by_value(label: str) -> str:
-    """A class that is a number, written in one way.
+    """A class that is a number, written in one way, exactly.
 
-    >>> [_by_value(label) for label in ("1.0000000e+00", "01", "-1.0", "2.50", "1_0", "up")]
-    ['1', '1', '-1', '2.5', '1_0', 'up']
+    >>> [_by_value(label) for label in ("1.0000000e+00", "01", "-1.0", "2.50", "1_0", "up", "12345678901234567891.0")]
+    ['1', '1', '-1', '2.5', '1_0', 'up', '12345678901234567891']
     """
-    if WHOLE.fullmatch(label):
-        return str(int(label))
     if not NUMBER.fullmatch(label):
         return label
-    return f"{float(label):.0f}" if float(label).is_integer() else repr(float(label))
+    value = Decimal(label).normalize(Context(prec=len(label))) or Decimal(0)
+    return f"{value:f}" if abs(value.adjusted()) < LONGEST else str(value)

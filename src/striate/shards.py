@@ -40,10 +40,13 @@ def sample_listing(root: Tree) -> Listing | None:
     missing: list[str] = []
     for key, sample in samples.items():
         try:
-            if pair := _pair(sample, kind, MASKS if masks else LABELS):
-                found.append((pair[0], pair[1] if masks else _label(pair[1]), _part(root, pair[0], key)))
+            pair = _pair(sample, kind, MASKS if masks else LABELS)
+            said = None if pair is None else pair[1] if masks else _label(pair[1])
         except DataError as error:
             missing.append(str(error))
+            continue
+        if pair is not None and said is not None:
+            found.append((pair[0], said, _part(root, key)))
     listed = listed_classes(root)
     if masks:
         examples, classes = [Example(file, mask, part) for file, mask, part in found if isinstance(mask, Entry)], listed
@@ -112,14 +115,14 @@ def _ending(file: Entry) -> str:
     return "." + file.name.rpartition("/")[2].partition(".")[2]
 
 
-def _part(root: Tree, file: Entry, key: str) -> str | None:
-    """The part that the name of an archive speaks of, or that a folder is called."""
-    folders = key.split("/")[:-1]
-    if root.archive:
-        return part_of(root.name) or part_among(folders, file)
-    if folders and isinstance(file, Member) and file.archive.stem == folders[0]:
-        return part_of(folders[0]) or part_among(folders[1:], file)
-    return part_among(folders, file)
+def _part(root: Tree, key: str) -> str | None:
+    """The part that the way to an archive speaks of, or that a folder is called."""
+    way, inner = root.name if root.archive else "", key.split("/")[:-1]
+    for depth in range(len(inner), 0, -1) if not root.archive else ():
+        if root.prefix + "/".join(inner[:depth]) in root.shards:
+            way, inner = "/".join(inner[:depth]), inner[depth:]
+            break
+    return part_of(way) or part_among(inner, f"{root.where}, {key}")
 
 
 def _label(file: Entry) -> str:
