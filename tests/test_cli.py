@@ -217,6 +217,13 @@ def test_the_whole_way(striate_: Any, bars_folder: Path, tmp_path: Path) -> None
     assert out.split() == [str(out_folder / "pictures" / name) for name in ("curves.png", "filters-conv1.png")]
 
 
+def test_every_switch_of_training_can_be_turned_off(striate_: Any) -> None:
+    """So that what the report and a sweep tell one to type is understood."""
+    _, help_, _ = striate_("train", "--help")
+    switches = ("deterministic", "skip-bad", "stream", "report")
+    assert [name for name in switches if f"--no-{name}" not in help_] == []
+
+
 def test_train_prints_a_line_for_each_epoch_and_where_things_are(
     striate_: Any, bars_folder: Path, tmp_path: Path
 ) -> None:

@@ -206,8 +206,6 @@ def test_what_could_be_a_part_is_no_damage(tmp_path: Path) -> None:
 def test_an_archive_without_examples_beside_class_folders_is_no_copy(tmp_path: Path) -> None:
     names = [f"{part}/{c}/{n}.png" for part in ("train", "test") for c in "ab" for n in range(6)]
     write_folder(tmp_path / "pets", dict.fromkeys(names, png(1)))
-        tmp_path / "pets", {f"{p}/{c}/{n}.png": png(n) for p in ("train", "test") for c in "ab" for n in range(6)}
-    )
     write_tar(tmp_path / "pets" / "code.tar", {"code/x.py": b"print()"})
     write_tar(tmp_path / "pets" / "train" / "a" / "meta.tar", {"x.json": b"{}"})
     assert load(tmp_path / "pets").classes == ("a", "b")

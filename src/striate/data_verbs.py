@@ -48,7 +48,8 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def _flag(name: str, field: Any) -> inspect.Parameter:
     """One field as an option of the command line: a switch if it is true or false, else a word."""
-    switch = bool in (field.annotation, *get_args(field.annotation))
+    kinds = (field.annotation, *get_args(field.annotation))
+    switch = bool in [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
     default = "" if field.default in (None, ()) else f"  [{field.default}]"
     help_ = f"{field.description.removesuffix('.')}.{'' if switch else default}"
     annotation: Any = Annotated[bool | None, typer.Option(help=help_)]

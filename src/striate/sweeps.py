@@ -215,6 +215,8 @@ def search(
         _share_out(folder, trials, jobs, ray, progress)
     except KeyboardInterrupt:
         ended = sum(one.state.is_finished() for one in _study(folder).get_trials(deepcopy=False))
+        if ended >= trials:
+            return _outcome(folder)
         command = _command(spec, folder, trials, jobs, ray)
         raise runs.stopped(f"{ended} of {trials} trials", folder, command) from None
     return _outcome(folder)
