@@ -264,6 +264,11 @@ FAILURES: list[tuple[list[str], int, str]] = [
     (["check", "INPUT -> [FC]*N", "N=1..2"], 2, "Error: N has several values; check takes one.\n"),
     (["check", "lenet5", "nosuch"], 2, "Error: check takes one network, then NAME=VALUE; got 'lenet5' 'nosuch'.\n"),
     (["check", "N=2"], 2, "Error: check takes one network, then NAME=VALUE; got N=2.\n"),
+    (
+        ["train", "lenet5", "/"],
+        2,
+        "Error: train takes one network, then NAME=VALUE; got 'lenet5' '/'. If / is the data, type --data /.\n",
+    ),
     (["train", "lenet5", "vgg16"], 2, "Error: train takes one network, then NAME=VALUE; got 'lenet5' 'vgg16'.\n"),
     (
         ["describe", "lenet5", "classes=4", "--classes", "5"],

@@ -23,6 +23,8 @@ from striate.images import to_pillow
 from striate.losses import Loss
 from striate.prediction import Classifier
 
+from .test_signals import wav
+
 
 def test_pictures_are_recognised_from_files_folders_and_tensors(bars_run: Any, bars_folder: Path, bars: Any) -> None:
     folder = bars_folder / "test" / "standing"
@@ -352,3 +354,16 @@ def test_ten_crops_of_a_network_that_learned_patches_are_as_large_as_files(bars_
     striate.predict(classifier, bars_folder / "test" / "lying" / "000.png", average="ten-crop")
     striate.evaluate(run.folder, average="ten-crop")
     assert sizes == {(8, 8)}
+
+
+def test_data_of_another_kind_is_told_what_the_network_takes(bars_run: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            (tmp_path / name / f"{number}.wav").write_bytes(wav(bytes(128)))
+    with pytest.raises(OptionError) as caught:
+        striate.evaluate(bars_run.folder, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: the network was trained on examples of 1x8x8: "
+        "the size of a signal is 1 whole number, at least 1; got size=(8, 8)."
+    )

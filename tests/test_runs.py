@@ -232,8 +232,8 @@ def test_resume_refuses_what_would_not_be_the_same_run(bars: Any, bars_folder: P
     with pytest.raises(CheckpointError) as error:
         train("INPUT 1x8x8 -> FC 3", resume=folder, data=bars)
     assert str(error.value) == (
-        f"{folder}: holds another network, INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> DROPOUT 0.2 -> POOL -> FC 3; "
-        "leave the network out to resume it."
+        f"{folder}: goes on with its own network, INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> DROPOUT 0.2 -> POOL -> FC 3; "
+        "leave the network out."
     )
     with pytest.raises(OptionError) as option:
         train(resume=folder, data=bars, learning_rate=0.5)
@@ -519,7 +519,7 @@ def test_masks_need_maps_of_all_classes(circles: Any, tmp_path: Path) -> None:
 def test_weights_are_taken_over_and_the_head_starts_anew_for_other_classes(bars: Any, tmp_path: Path) -> None:
     first = train(TEXT, bars, out=tmp_path / "first", epochs=2)
     still: dict[str, Any] = {"weights": str(first.checkpoint), "steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
-    same = train(TEXT, bars, out=tmp_path / "same", **still)
+    same = train(TEXT, bars, out=tmp_path / "same", **{**still, "weights": str(first.folder)})
     for name in ("conv1.weight", "fc1.weight"):
         torch.testing.assert_close(tensors(same.folder)[name], tensors(first.folder)[name])
     two = Split(bars.train.inputs[bars.train.targets < 2], bars.train.targets[bars.train.targets < 2])

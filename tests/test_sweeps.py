@@ -236,7 +236,7 @@ def test_a_trial_that_is_broken_off_does_not_count_and_the_sweep_goes_on(
     done = CliRunner().invoke(commands.app, [*shlex.split(command)[1:], "--json"])
     assert done.exit_code == 0, done.output
     states = {one["number"]: (one["state"], one["error"]) for one in json.loads(done.stdout)["trials"]}
-    assert states == {0: ("complete", None), 1: ("running", None), 2: ("complete", None)}
+    assert states == {0: ("complete", None), 1: ("stopped", None), 2: ("complete", None)}
 
 
 def test_processes_never_run_more_trials_than_asked(tmp_path: Path) -> None:
@@ -248,3 +248,11 @@ def test_processes_never_run_more_trials_than_asked(tmp_path: Path) -> None:
     assert claims[0] is not None
     claims[0][1].release()  # another one
     assert sweeps._claimed(study, tmp_path, 2, 0) is not None
+
+
+def test_a_sweep_needs_a_folder_of_its_own(bars_folder: Path) -> None:
+    before = sorted(bars_folder.rglob("*"))
+    with pytest.raises(OptionError) as caught:
+        sweeps.search("INPUT -> FC", bars_folder, {"epochs": "1..2"}, trials=1, out=bars_folder)
+    assert str(caught.value) == f"{bars_folder}: is not empty; a sweep needs a folder of its own."
+    assert sorted(bars_folder.rglob("*")) == before

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -92,7 +93,10 @@ def one_network(verb: str, network: str, words: list[str] | None) -> dict[str, l
     """The values of names for a verb that takes one network and one value for each name."""
     sources, values = with_values([network, *(words or [])])
     if sources != [network]:
-        raise OptionError(f"{verb} takes one network, then NAME=VALUE; got {' '.join(map(repr, sources)) or network}.")
+        data = next((source for source in sources[1:] if Path(source).exists()), None)
+        hint = "" if data is None else f" If {data} is the data, type --data {data}."
+        said = " ".join(map(repr, sources)) or network
+        raise OptionError(f"{verb} takes one network, then NAME=VALUE; got {said}.{hint}")
     if many := next((name for name, choices in values.items() if len(choices) > 1), None):
         raise OptionError(f"{many} has several values; {verb} takes one.")
     return values

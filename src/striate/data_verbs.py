@@ -418,14 +418,19 @@ def _run_values(run: Any) -> dict[str, Any]:
 
 
 def _run_text(run: Any) -> str:
+    from .training import best_epoch
+
     overlap = f", mean IoU {run.metrics['iou']:.4f}," if "iou" in run.metrics else ""
     folder = shlex.quote(str(run.folder))
     page = "" if run.report is None else f"Report:     {run.report}\n"
     more = "" if run.finished else f"\nGo on:      striate train --resume {folder}"
     notes = "".join(f"{note}\n" for note in run.notes)
+    epoch = best_epoch(run.history)
+    is_last = run.best is None or epoch in (None, len(run.history))
+    best = "" if is_last else f"Best:       {run.best}, of epoch {epoch}, in place of the folder\n"
     return (
         f"{notes}Accuracy {100 * run.metrics['accuracy']:.2f} %{overlap} on the test examples, "
         f"{run.images_per_second:,.0f} examples per second while training.\n"
-        f"{page}Checkpoint: {run.checkpoint}\n"
+        f"{page}Checkpoint: {run.checkpoint}\n{best}"
         f"Predict:    striate predict {folder} FILE...{more}"
     )

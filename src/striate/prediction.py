@@ -27,7 +27,7 @@ from .losses import Loss
 from .machine import device as device_of
 from .metrics import Evaluation, MaskEvaluation
 from .networks import Network
-from .readers import TYPES, Reader
+from .readers import TYPES, Reader, by
 from .splits import IGNORED
 from .storage import Entry, File, Memory
 
@@ -543,16 +543,19 @@ def load_for(
             raise DataError(f"{data.name}: its examples are {data.shape}, the network takes {shape}.")
         return data
     channels, *size = shape
-    return datasets.load(
-        data,
-        channels=channels,
-        size=tuple(size) or None,
-        seed=int(options.get("seed", 0)),
-        skip_bad=bool(options.get("skip_bad", False)),
-        stream=options.get("stream"),
-        validation=float(options.get("validation", 0.0)),
-        progress=progress,
-    )
+    try:
+        return datasets.load(
+            data,
+            channels=channels,
+            size=tuple(size) or None,
+            seed=int(options.get("seed", 0)),
+            skip_bad=bool(options.get("skip_bad", False)),
+            stream=options.get("stream"),
+            validation=float(options.get("validation", 0.0)),
+            progress=progress,
+        )
+    except OptionError as error:
+        raise OptionError(f"{data}: the network was trained on examples of {by(shape)}: {error}") from None
 
 
 def check_classes(classes: tuple[str, ...], data: Dataset) -> None:

@@ -106,7 +106,9 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
         )
     options = options_of(given)
     if options.weights is not None:  # found again from anywhere
-        options = options.model_copy(update={"weights": str(Path(options.weights).expanduser().absolute())})
+        weights = Path(options.weights).expanduser().absolute()
+        kept = weights / checkpoints.FILE
+        options = options.model_copy(update={"weights": str(kept if kept.is_file() else weights)})
     if hasattr(network, "architecture") and not isinstance(network, Architecture):
         raise OptionError(
             "train starts weights of its own, from a text, a zoo name or a file, and got a network that has some; "
@@ -364,9 +366,7 @@ def resumed(
         raise CheckpointError(f"{path}: resume takes the folder of a run.")
     stored = options_of(found.training.options)
     if network is not None and zoo.architecture(network) != (kept := notation.parse(found.notation)):
-        raise CheckpointError(
-            f"{path}: holds another network, {notation.format(kept)}; leave the network out to resume it."
-        )
+        raise CheckpointError(f"{path}: goes on with its own network, {notation.format(kept)}; leave the network out.")
     options = options_of(stored.model_dump() | dict(given))
     _check_same(path, stored, options, found)
     source = found.training.data if data is None else data

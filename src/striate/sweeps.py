@@ -102,7 +102,7 @@ class Trial:
         number: Of the trial, from 0.
         values: What was chosen.
         score: Best accuracy, or mean IoU, on the examples to judge by; None if the run failed or was broken off.
-        state: "complete", "pruned" or "fail"; "running" if it has not ended, or was broken off.
+        state: "complete", "pruned" or "fail"; "running" if it has not ended, "stopped" if it was broken off.
         folder: Of the run.
         error: Why it failed.
     """
@@ -271,11 +271,14 @@ def _check(
 
 
 def _check_spec(folder: Path, spec: dict[str, Any]) -> None:
-    """Write what is swept, or see that it is what the folder holds."""
+    """Write what is swept, or see that it is what the folder holds, and the folder is the sweep's own."""
     path, text = folder / SPEC, json.dumps(spec, indent=2, default=str) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise OptionError(f"{folder}: holds another sweep; choose another folder, or give what {path} says.")
     if not path.exists():
+        others = [one for one in folder.iterdir() if not one.name.startswith(".")] if folder.is_dir() else []
+        if [one for one in others if one.name not in (SPEC, JOURNAL)]:
+            raise OptionError(f"{folder}: is not empty; a sweep needs a folder of its own.")
         files.write(path, text.encode())
 
 
@@ -414,13 +417,19 @@ def _by_ray(folder: Path, trials: int, jobs: int) -> None:
     ray.get([work.remote(place, trials) for _ in range(jobs)])
 
 
+def _state(folder: Path, trial: Any) -> str:
+    """How a trial stands; one that was stopped is nobody's any more."""
+    left = trial.state.name == "RUNNING" and not _runs(folder, trial.number)
+    return "stopped" if left else str(trial.state.name).lower()
+
+
 def _outcome(folder: Path) -> Sweep:
     found = [
         Trial(
             trial.number,
             dict(trial.params),
             trial.value if trial.value is not None and math.isfinite(trial.value) else None,
-            trial.state.name.lower(),
+            _state(folder, trial),
             Path(trial.user_attrs.get("folder", folder)),
             trial.user_attrs.get("error"),
         )
