@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,13 @@ def test_the_whole_way(striate_: Any, bars_folder: Path, tmp_path: Path) -> None
     code, out, _ = striate_("show", str(out_folder), "--only", "filters", "--only", "curves")
     assert code == 0
     assert out.split() == [str(out_folder / "pictures" / name) for name in ("curves.png", "filters-conv1.png")]
+
+
+def test_the_best_weights_are_named_where_they_are_not_the_last(bars_run: Any) -> None:
+    falling = replace(bars_run, history=({"accuracy": 0.9, "loss": 0.1}, {"accuracy": 0.5, "loss": 0.9}))
+    assert f"\nBest:       {bars_run.best}, of epoch 1, in place of the folder\n" in data_verbs._run_text(falling)
+    rising = replace(falling, history=falling.history[::-1])
+    assert "Best:" not in data_verbs._run_text(rising)
 
 
 def test_every_switch_of_training_can_be_turned_off(striate_: Any) -> None:
