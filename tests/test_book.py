@@ -37,7 +37,7 @@ BOOK = [
     *("aten", "aten_windows", "aten_products"),
     *("shortcuts", "units", "dispatching", "tracing", "inspection", "batches"),
     *("measuring", "planned_layers", "fusion", "observing", "layouts", "acceleration_report", "acceleration"),
-    *("storage", "images", "signals", "volumes", "readers", "splits", "moments", "streaming", "listings"),
+    *("members", "storage", "images", "signals", "volumes", "readers", "splits", "moments", "streaming", "listings"),
     *("decoding", "arrays", "indexes", "shards", "series", "hub"),
     *("datasets", "surveys", "draws", "moves", "alterations", "augmentation"),  # V    data
     *("metrics", "options", "processes", "losses", "schedules", "optimizing", "synchronised_norms"),
@@ -221,6 +221,7 @@ TESTED_ELSEWHERE = {
     "spelling": "test_notation",
     "synchronised_norms": "test_processes",
     "views": "test_prediction",
+    "members": "test_storage",
     "feature_maps": "test_pictures",
     "range_test": "test_training",
     "starts": "test_runs",

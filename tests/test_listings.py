@@ -10,7 +10,8 @@ import pytest
 from striate import images
 from striate.errors import DataError
 from striate.listings import Listing, class_folders, held_out, listed_classes, mask_pairs, numbered, part_of, settle
-from striate.storage import Entry, Tree, tree
+from striate.members import Entry
+from striate.storage import Tree, tree
 
 from .test_storage import write_folder, write_tar, write_zip
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from striate import moments
 from striate.errors import DataError, OptionError
+from striate.members import entry
 from striate.moments import Normalisation, sample
 from striate.readers import Reader
 from striate.splits import Split, Stored, label_tensor
-from striate.storage import entry
 
 from .test_volumes import npy
 

@@ -20,8 +20,9 @@ from PIL import Image
 
 from striate import images
 from striate.errors import DataError, OptionError
+from striate.members import entry
 from striate.readers import Probe, Reader, centred, kind_of, probe, read_series
-from striate.storage import entries, entry
+from striate.storage import entries
 
 from .test_signals import wav
 from .test_storage import write_zip

@@ -13,8 +13,8 @@ import striate
 from striate.datasets import load
 from striate.errors import DataError
 from striate.indexes import EXPECTED
+from striate.members import Memory
 from striate.series import parse
-from striate.storage import Memory
 from striate.surveys import survey
 
 from .test_storage import write_zip

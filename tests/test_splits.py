@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from striate.errors import DataError
+from striate.members import Entry, entry
 from striate.readers import Reader
 from striate.splits import MaskReader, Split, Stored, each, label_tensor
-from striate.storage import Entry, entry
 
 
 def message(work: Callable[[], object]) -> str:

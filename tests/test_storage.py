@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from striate import images, storage
+from striate import images, members
 from striate.errors import DataError
-from striate.storage import Member, entries, entry, tree
+from striate.members import Member, entry
+from striate.storage import entries, tree
 
 FILES = {"b.png": b"b", "cat/1.png": b"one", "cat/more/2.png": b"two" * 1000, "dog/empty.png": b""}
 
@@ -268,7 +269,7 @@ def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert message(lambda: entry(path).read(4)) == f"{path}: it has more than 4 bytes, {limit}"
     (member,) = entries(write_zip(tmp_path / "a.zip", {"a": b"12345"}))
     assert message(lambda: member.read(4)) == f"{member}: it declares 5 bytes; at most 4 are read of one file."
-    monkeypatch.setattr(storage, "LIMIT", 2)
+    monkeypatch.setattr(members, "LIMIT", 2)
     assert message(lambda: entry(io.BytesIO(b"123"))) == f"the input has more than 2 bytes, {limit}"
 
 
@@ -431,8 +432,8 @@ def test_shards_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> Non
 
 
 def test_a_large_packed_member_is_unpacked_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "EAGER", 1000)
-    monkeypatch.setattr(storage, "CHUNK", 700)
+    monkeypatch.setattr(members, "EAGER", 1000)
+    monkeypatch.setattr(members, "CHUNK", 700)
     content = bytes(range(256)) * 40
     (member,) = entries(write_zip(tmp_path / "a.zip", {"a.png": content}))
     with member.open() as file:
@@ -460,7 +461,7 @@ def test_a_large_packed_member_is_unpacked_as_it_is_read(tmp_path: Path, monkeyp
 def test_a_large_packed_member_is_checked_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, value: bytes, text: str
 ) -> None:
-    monkeypatch.setattr(storage, "EAGER", 1000)
+    monkeypatch.setattr(members, "EAGER", 1000)
     path = write_zip(tmp_path / "a.zip", {"a.png": bytes(10_000)})
     data = bytearray(path.read_bytes())
     start = data.index(b"PK\1\2") + place

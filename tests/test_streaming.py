@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from striate.errors import DataError
+from striate.members import entry
 from striate.readers import Reader
 from striate.splits import Split, Stored, label_tensor
-from striate.storage import entry
 from striate.streaming import batches
 
 ORDER = [[5, 3, 11], [0, 0], [7, 8, 9, 10], [1], [2, 4, 6]]

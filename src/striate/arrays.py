@@ -20,9 +20,10 @@ from . import volumes
 from .decoding import ONE_SIZE, free_memory, mask_classes, mask_doubt
 from .errors import DataError
 from .listings import IDX_FILES, LISTED, PARTS, TEST, TRAIN, listed_classes, numbered
+from .members import LIMIT, Entry, Source, entry
 from .readers import by
 from .splits import Progress
-from .storage import LIMIT, Entry, Source, Tree, entry
+from .storage import Tree
 
 INPUTS = ("x", "images", "inputs", "data", "signals", "volumes")
 TARGETS = ("y", "labels", "label", "targets", "masks")

@@ -18,10 +18,11 @@ from .arrays import Arrays, out_of_range, read_idx
 from .decoding import Wanted
 from .errors import DataError, OptionError, unknown_name
 from .listings import EXPECTED, IDX_FILES, TEST, TRAIN, VALIDATION, Listing
+from .members import Entry, File, Member, naming
 from .moments import Normalisation
 from .readers import AXES, EXTENSIONS, Reader, by, centred, kind_of
 from .splits import IGNORED, Progress, Split, Stored
-from .storage import Entry, File, Member, Tree, at_home, naming, tree, with_shards
+from .storage import Tree, at_home, tree, with_shards
 
 __all__ = ["BUNDLED", "IDX_FILES", "Dataset", "Normalisation", "Split", "Stored", "check_images", "load", "read_idx"]
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from . import images
 from .errors import DataError, OptionError
 from .listings import Example, Listing, shown
+from .members import Entry
 from .readers import AXES, Probe, Reader, by, counted, probe
 from .splits import IGNORED, MaskReader, Progress, Split, Stored, each, label_tensor
-from .storage import Entry
 
 RESIDENT = 2 * 10**9
 """Bytes of decoded inputs that are kept in memory at most, unless the caller asks for it."""

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 from .errors import DataError
 from .listings import TRAIN, Example, Listing, by_name, numbered, part_called
+from .members import LIMIT, Entry
 from .shards import class_name
-from .storage import LIMIT, Entry
 
 PREFIX = "hf:"
 EXTRA = "pip install 'striate[hub]'"

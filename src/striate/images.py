@@ -31,7 +31,7 @@ from torch import Tensor
 
 from . import files
 from .errors import DataError, OptionError
-from .storage import Entry, Source, entry
+from .members import Entry, Source, entry
 
 # Importing these readers registers them, so Pillow never has to load its forty others to open a file.
 READERS = (

@@ -12,8 +12,9 @@ from typing import Any
 
 from .errors import DataError
 from .listings import Example, Listing, listed_classes, numbered, part_of, shown
+from .members import Entry, File, naming
 from .readers import kind_of
-from .storage import Entry, File, Tree, entries, naming
+from .storage import Tree, entries
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 FILES = ("image", "file", "path", "filename", "file_name")

@@ -10,8 +10,9 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from .errors import DataError
+from .members import Entry
 from .readers import EXTENSIONS, counted, kind_of
-from .storage import Entry, Tree
+from .storage import Tree
 
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
 IMAGES = ("images", "image", "imgs", "img")

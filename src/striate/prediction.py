@@ -25,11 +25,11 @@ from .errors import DataError, OptionError
 from .listings import TEST, TRAIN
 from .losses import Loss
 from .machine import device as device_of
+from .members import Entry, File, Memory, entry, naming
 from .metrics import Evaluation, MaskEvaluation
 from .networks import Network
 from .readers import TYPES, Reader, by
 from .splits import IGNORED
-from .storage import Entry, File, Memory
 
 CHUNK = 500
 LARGEST = 2**26  # numbers in a map
@@ -320,7 +320,7 @@ def _array(place: Entry) -> Any:
         return volumes.mapped(place)
     if not isinstance(place, File):
         raise DataError(f"{place}: an archive in an archive is not read; unpack it first.")
-    with storage.naming(place):
+    with naming(place):
         inside = storage.tree(place.path).files
     if len(inside) != 1:
         names = ", ".join(file.name.removesuffix(".npy") for file in inside) or "nothing"
@@ -416,7 +416,7 @@ def files_of(reader: Reader | None, sources: Iterable[Any]) -> Iterator[Entry]:
                 raise DataError(f"{written}: no file matches this pattern.")
             yield from files_of(reader, matches)
         else:
-            yield storage.entry(Path(written))
+            yield entry(Path(written))
     if empty:
         raise DataError("nothing to predict was given; name a file or a folder.")
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from . import images, signals, volumes
 from .errors import DataError, OptionError
-from .storage import Entry, Source, entry, tree
+from .members import Entry, Source, entry
+from .storage import tree
 
 AXES = {"picture": 2, "signal": 1, "volume": 3, "series": 1}
 DTYPES = {"picture": "uint8", "signal": "int16", "volume": "float32", "series": "float32"}

@@ -15,8 +15,9 @@ from .arrays import Arrays, Part
 from .decoding import REPAIR
 from .errors import DataError
 from .listings import LISTED, TEST, TRAIN, shown
+from .members import Entry
 from .readers import cells, centred, numbers, text_lines
-from .storage import Entry, Tree
+from .storage import Tree
 
 NAMED = re.compile(r"(.+)_(TRAIN|TEST)\.(ts|tsv|csv|txt)", re.IGNORECASE)
 ALONE = "there is no NAME_TRAIN.ts to learn from beside this NAME_TEST.ts."
@@ -149,7 +150,7 @@ def parse(file: Entry, *, labelled: bool = True) -> Series:
     Raises:
         DataError: The file is no such file.
 
-    >>> from .storage import Memory
+    >>> from .members import Memory
     >>> found = parse(Memory("a.ts", b"@classLabel true a b\n@data\n1,2:3,4:a\n5,6:7,8:b\n1,?:2,3:b\n"))
     >>> found.rows[0].tolist(), found.labels
     ([[1.0, 2.0], [3.0, 4.0]], ['a', 'b'])

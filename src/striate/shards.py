@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from .errors import DataError
 from .listings import Example, Listing, listed_classes, numbered, part_among, part_of
+from .members import Entry, Member
 from .readers import EXTENSIONS
-from .storage import Entry, Member, Tree
+from .storage import Tree
 
 MASKS = ("seg.png", "mask.png")
 LABELS = ("cls", "json", "txt")  # a .txt is often a caption

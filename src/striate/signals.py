@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
-from .storage import LIMIT, Entry, Source, entry
+from .members import LIMIT, Entry, Source, entry
 
 EXTENSIONS = (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 EXTRA = "pip install 'striate[audio]'"

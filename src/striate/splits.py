@@ -15,8 +15,8 @@ from torch import Tensor
 
 from . import images
 from .errors import DataError
+from .members import Entry, naming
 from .readers import TYPES, Reader, by, counted
-from .storage import Entry, naming
 
 IGNORED = 255
 """The value of a mask's pixels that belong to no class."""

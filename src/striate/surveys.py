@@ -19,10 +19,10 @@ from .datasets import BUNDLED, bundled, check_learnable, look
 from .decoding import Wanted, mask_classes, mask_doubt
 from .errors import DataError
 from .listings import LISTED, PARTS, TEST, TRAIN, VALIDATION, Example, Listing, assigned, planned, settle, shown
+from .members import Entry
 from .moments import SCALES, FloatSums, at_once
 from .readers import by, counted
 from .splits import IGNORED, Progress, each
-from .storage import Entry
 from .tables import aligned
 
 LOPSIDED = 10

@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 from torch import Tensor
 
 from .errors import DataError
-from .storage import LIMIT, Entry, File, Source, entry, naming
+from .members import LIMIT, Entry, File, Source, entry, naming
 
 EXTENSIONS = (".nii", ".nii.gz", ".npy")
 EXTRA = "pip install 'striate[medical]'"
