@@ -78,6 +78,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_of_nearly_that_name(written: Path) -> None:
+    folder = written.parent
+    asked = folder.with_name(f"{folder.name}s")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(asked)
+    assert str(caught.value) == f"{asked}: there is no such checkpoint; did you mean {folder}?"
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_truncated_file(written: Path, keep: int) -> None:
     written.write_bytes(written.read_bytes()[:keep])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def test_help_ends_in_an_example(striate_: Any, verb: str) -> None:
     code, out, _ = striate_(verb, "--help")
     assert code == 0
     assert f"Example: striate {verb}" in " ".join(out.split())
+
+
+def test_the_version_is_that_of_the_package(striate_: Any) -> None:
+    assert striate_("--version") == (0, f"striate {version('striate')}\n", "")
 
 
 def test_help_names_every_verb(striate_: Any) -> None:
@@ -389,6 +394,13 @@ def test_help_needs_no_torch() -> None:
     program += "    print({'torch', 'numpy', 'matplotlib', 'lark'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_learning_rate_has_a_short_name(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
+    words = ["train", "INPUT -> FC", "--data", str(bars_folder), "--lr", "0.01", "--epochs", "1", "--no-report"]
+    code, out, _ = striate_(*words, "--out", str(tmp_path / "run"), "--json")
+    assert (code, json.loads(out)["judged_by"]) == (0, "test")
+    assert "learning_rate = 0.01" in (tmp_path / "run" / "config.toml").read_text()
 
 
 def test_one_number_is_a_square_size(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -196,6 +197,17 @@ def digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     return found.hexdigest()
 
 
+def _instead(named: Path) -> str:
+    """What to type in place of a folder that holds no run: its neighbour of nearly that name, or how to get one."""
+    runs = [found.parent.name for found in named.parent.glob(f"*/{FILE}")]
+    near = get_close_matches(named.name, runs, n=1)
+    return (
+        f"did you mean {named.parent / near[0]}?"
+        if near
+        else "train one with: striate train lenet5 --data fashion-mnist-mini"
+    )
+
+
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint; a run's folder means the checkpoint in it.
 
@@ -204,12 +216,10 @@ def load(path: str | Path) -> Checkpoint:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    path = path / FILE if path.is_dir() else path
+    named = Path(path)
+    path = named / FILE if named.is_dir() else named
     if not path.is_file():
-        raise CheckpointError(
-            f"{path}: there is no such checkpoint; train one with: striate train lenet5 --data fashion-mnist-mini"
-        )
+        raise CheckpointError(f"{path}: there is no such checkpoint; {_instead(named)}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -285,6 +285,23 @@ def _per_axis(option: str, written: str, example: str) -> Any:
     return entries if len(parts) > 1 or isinstance(entries[0], tuple) else entries[0]
 
 
+def _version(asked: bool) -> None:
+    from importlib.metadata import version
+
+    if asked:
+        typer.echo(f"striate {version('striate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """What can be asked without a verb."""
+
+
 def main() -> None:
     """Run the command line; what its output cannot encode, as in names of files that are no text, it escapes."""
     for stream in (sys.stdout, sys.stderr):

@@ -26,6 +26,9 @@ from .errors import OptionError, StriateError, unknown_name
 BLOCK = 100
 """Rows of a table that are aligned together."""
 
+SHORT = {"learning_rate": ("--lr",)}
+"""Second names of options, where nearly all other tools have one."""
+
 Average = Annotated[str, typer.Option(help="none, flip or ten-crop: the mean over several views.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto takes a GPU if there is one.")]
 Data = Annotated[str | None, typer.Option(help="A data set; not given, the one it was trained on.")]
@@ -54,7 +57,8 @@ def _flag(name: str, field: Any) -> inspect.Parameter:
     help_ = f"{field.description.removesuffix('.')}.{'' if switch else default}"
     annotation: Any = Annotated[bool | None, typer.Option(help=help_)]
     if not switch:
-        annotation = Annotated[str | None, typer.Option(help=help_, metavar=_values(name, field.annotation))]
+        names = (f"--{name.replace('_', '-')}", *SHORT.get(name, ()))
+        annotation = Annotated[str | None, typer.Option(*names, help=help_, metavar=_values(name, field.annotation))]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -413,6 +417,7 @@ def _run_values(run: Any) -> dict[str, Any]:
         "finished": run.finished,
         "images_per_second": run.images_per_second,
         "notes": list(run.notes),
+        "judged_by": run.judged_by,
         "history": list(run.history),
     }
 

@@ -51,6 +51,8 @@ class Run:
         evaluation: Of the last weights, on the test examples.
         skipped: Messages about the files that were left out, each with its name.
         notes: Sentences about what was found out on the way, and why the run ended before its last epoch.
+        judged_by: The part on which the "loss" and "accuracy" of every epoch in ``history`` were measured: "validation"
+            or "test".
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Run:
     evaluation: Measured = field(repr=False)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    judged_by: str = "test"
 
 
 def train(
@@ -459,4 +462,5 @@ def _finish(
         evaluation=evaluation,
         skipped=start.data.skipped,
         notes=notes,
+        judged_by=start.judged_by,
     )
