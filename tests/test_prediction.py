@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 import zipfile
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from striate.errors import CheckpointError, DataError, OptionError
 from striate.images import to_pillow
 from striate.losses import Loss
 from striate.prediction import Classifier
+from striate.processes import Group
 
 from .test_signals import wav
 
@@ -299,6 +301,34 @@ def test_all_parts_of_masks_weigh_by_their_labelled_pixels() -> None:
     expected = F.cross_entropy(classifier.scores(inputs), masks.long(), ignore_index=255)
     assert together.loss == pytest.approx(expected.item())
     assert int(together.confusion.sum()) == 9
+
+
+@dataclass(frozen=True)
+class Gathered(Group):
+    """A process whose neighbours were there before it."""
+
+    values: list[Any] = field(default_factory=list)
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        self.values.extend(values)
+        return self.values
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("end", ["GLOBALAVGPOOL -> FC 2", "CONV1-2"])
+def test_processes_evaluate_a_share_each(end: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("striate.prediction.CHUNK", 3)
+    torch.manual_seed(0)
+    task = "masks" if end == "CONV1-2" else "classes"
+    net = striate.network(f"INPUT 1x4x4 -> CONV3-4 -> RELU -> {end}")
+    classifier = Classifier(net, ("a", "b"), Normalisation((0.0,), (255.0,)), task=task)
+    targets = torch.randint(2, (11, 4, 4), dtype=torch.uint8) if task == "masks" else torch.arange(11) % 2
+    split = Split(torch.randint(256, (11, 1, 4, 4), dtype=torch.uint8), targets)
+    values: list[Any] = []
+    for rank in range(size):
+        found = classifier.evaluate(split, group=Gathered(rank, size, values))
+    assert found.to_dict() == classifier.evaluate(split).to_dict()
+    assert len(values) == 4, "each batch counts once"
 
 
 def test_signals_do_not_run_backwards() -> None:

@@ -28,6 +28,7 @@ from .machine import device as device_of
 from .members import Entry, File, Memory, entry, naming
 from .metrics import Evaluation, MaskEvaluation
 from .networks import Network
+from .processes import ALONE, Group
 from .readers import TYPES, Reader, by
 from .splits import IGNORED
 
@@ -134,6 +135,7 @@ class Classifier:
         loss: str | Loss = "softmax",
         average: str = "none",
         progress: Progress | None = None,
+        group: Group = ALONE,
     ) -> Evaluation | MaskEvaluation:
         """Accuracy, confusion and mean loss on labelled examples; for masks, how they overlap.
 
@@ -142,6 +144,7 @@ class Classifier:
             loss: It is that of one view.
             average: Views whose probabilities are averaged.
             progress: Called with ``(done, total, what)``.
+            group: Processes that compute a share each; all of them know the same in the end.
 
         Raises:
             GeometryError: The network cannot take examples of this size.
@@ -149,34 +152,36 @@ class Classifier:
         parts = [split] if isinstance(split, Split | Stored) else split
         for part in parts if average != "ten-crop" else ():
             self.check_size(part.shape)
-        done, total = 0, sum(map(len, parts))
         loss = Loss(loss) if isinstance(loss, str) else loss
-        found = MaskEvaluation.of(self.classes)
-        totals: Any = 0.0
-        counts: Any = 0.0
-        kept = []
-        for inputs, targets in (batch for part in parts for batch in self._batches(part)):
+        batches = [(part, i) for part in parts for i in torch.arange(len(part)).split(self.chunk(part.shape))]
+        turns = [(*batches[number], own) for number, own in group.turns(len(batches))]
+        done, total = 0, sum(len(indices) for _, indices, _ in turns)
+        mine = []
+        for part, indices, own in turns:
+            inputs, targets = part.take(indices)
             scores = self.scores(views.central(average, inputs, self.shape[1:]))
-            targets = targets.to(scores.device)
-            totals = totals + torch.stack(loss.totals(scores, targets)).double().cpu()
-            counts = counts + torch.tensor([float(count) for count in loss.counts(targets)], dtype=torch.float64)
             said = scores.softmax(1) if average == "none" else self.probabilities(inputs, average)
-            if self.task == "masks":
-                found = found.add(said, targets)
-            else:
-                kept.append((targets.cpu(), said.cpu()))
+            if own:
+                mine.append(self._judged(scores, said, targets.to(scores.device), loss))
             done += len(inputs)
             if progress is not None:
                 progress(done, total, "evaluating")
+        sums, seen = zip(*group.gather(mine), strict=True)
+        totals, counts = torch.stack(sums).sum(0)
         value = float((totals / counts).sum()) if counts.all() else None
         if self.task == "masks":
-            return replace(found, loss=value)
-        labels, probabilities = (torch.cat(column) for column in zip(*kept, strict=True))
+            confusion, pictures = sum(one.confusion for one in seen), sum(one.pictures for one in seen)
+            return MaskEvaluation(self.classes, confusion, value, pictures)
+        labels, probabilities = (torch.cat(column) for column in zip(*seen, strict=True))
         return Evaluation(self.classes, labels, probabilities, math.nan if value is None else value)
 
-    def _batches(self, part: Split | Stored) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in torch.arange(len(part)).split(self.chunk(part.shape)):
-            yield part.take(indices)
+    def _judged(self, scores: Tensor, said: Tensor, targets: Tensor, loss: Loss) -> tuple[Tensor, Any]:
+        """A batch's losses and what these are divided by; and the masks' overlap, or labels and probabilities."""
+        both = loss.totals(scores, targets), loss.counts(targets)
+        sums = torch.tensor([[float(value) for value in values] for values in both], dtype=torch.float64)
+        if self.task == "masks":
+            return sums, MaskEvaluation.of(self.classes).add(said, targets)
+        return sums, (targets.cpu(), said.cpu())
 
 
 @dataclass(frozen=True)

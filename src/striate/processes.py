@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 from .errors import OptionError
+
+T = TypeVar("T")
 
 PORTS = (20_000, 40_000)
 
@@ -75,13 +77,28 @@ class Group:
         distributed.broadcast_object_list(box)
         return box[0]
 
-    def gather(self, values: Tensor) -> Tensor:
-        """The rows of all processes, one after the other, on the CPU of each of them."""
+    def turns(self, count: int) -> list[tuple[int, bool]]:
+        """Which of ``count`` things this process does, and whether it does them for the others.
+
+        All do the same number, the last one again if there are too few: those that share the parameters of a network
+        must compute at the same times.
+
+        >>> Group(0, 2).turns(3), Group(1, 2).turns(3)
+        ([(0, True), (1, True)], [(2, True), (2, False)])
+        """
+        each = -(-count // self.size)
+        return [(min(n, count - 1), n < count) for n in range(each * self.rank, each * (self.rank + 1))]
+
+    def gather(self, values: list[T]) -> list[T]:
+        """The values of all processes, those of the first one first, in each of them; tensors must be on the CPU."""
         if self.size == 1:
             return values
         parts: list[Any] = [None] * self.size
-        distributed.all_gather_object(parts, values.cpu())
-        return torch.cat(parts)
+        distributed.all_gather_object(parts, values)
+        return [value for part in parts for value in part]
+
+
+ALONE = Group()
 
 
 def _cut(first: int, end: int, parts: int, part: int) -> tuple[int, int]:

@@ -252,7 +252,7 @@ class Trainer:
         """
         judging = split or self.data.validation or self.data.test
         with self.average.in_place() if self.average is not None else nullcontext():
-            return self.classifier.evaluate(judging, self.options.loss)
+            return self.classifier.evaluate(judging, self.options.loss, group=self.group)
 
 
 class _Running:
