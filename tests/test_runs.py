@@ -522,9 +522,11 @@ def test_weights_are_taken_over_and_the_head_starts_anew_for_other_classes(bars:
     same = train(TEXT, bars, out=tmp_path / "same", **{**still, "weights": str(first.folder)})
     for name in ("conv1.weight", "fc1.weight"):
         torch.testing.assert_close(tensors(same.folder)[name], tensors(first.folder)[name])
+    assert same.notes == ()
     two = Split(bars.train.inputs[bars.train.targets < 2], bars.train.targets[bars.train.targets < 2])
     fewer = striate.Dataset("fewer", ("lying", "standing"), two, two)
     tuned = train(TEXT, fewer, out=tmp_path / "tuned", **still)
+    assert tuned.notes == (f"fc1 starts anew: the classes of {first.checkpoint} are others.",)
     torch.testing.assert_close(tensors(tuned.folder)["conv1.weight"], tensors(first.folder)["conv1.weight"])
     assert tensors(tuned.folder)["fc1.weight"].shape == (2, 64)
     with pytest.raises(CheckpointError) as caught:

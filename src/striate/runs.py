@@ -139,10 +139,8 @@ def _run(
     engine: Engine | None,
 ) -> Run:
     """From the start, or the middle, to the end, or to the end of the time."""
-    wanted = start.options.learning_rate
-    start, trainer = _prepared(start, folder, group, engine, tick)
+    start, trainer, notes = _prepared(start, folder, group, engine, tick)
     _check_step(folder, trainer)
-    notes = [f"learning_rate={start.options.rate:g} was found."] if wanted == "find" else []
     notes += ["The run was finished before: nothing was left to train."] if trainer.finished else []
     evaluation, keeper = None, _Keeper(folder, start, trainer, group)
     try:
@@ -259,19 +257,21 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def _prepared(start: Start, folder: Path, group: Group, engine: Engine | None, tick: Watcher) -> tuple[Start, Trainer]:
-    """The network in training, as new or as the checkpoint left it, and the start with nothing left to find out."""
+def _prepared(
+    start: Start, folder: Path, group: Group, engine: Engine | None, tick: Watcher
+) -> tuple[Start, Trainer, list[str]]:
+    """The start with nothing left to find out, the network in training, new or as it was left, and what to know."""
     where = machine.device(start.options.device)
     settled = {"precision": training.precision(start.options, where)}
     start = replace(start, options=start.options.model_copy(update=settled))
-    trainer = _trainer(start, engine)
+    trainer, notes = _trainer(start, engine)
     if start.options.learning_rate != "find":
-        return start, trainer
+        return start, trainer, notes
     if group.first:
         _write_config(folder, start)  # what is killed in the test begins again
     found = range_test.best_rate(trainer, tick)
     start = replace(start, options=start.options.model_copy(update={"learning_rate": found}))
-    return start, _trainer(start, engine)
+    return start, _trainer(start, engine)[0], [*notes, f"learning_rate={found:g} was found."]
 
 
 def _write_config(folder: Path, start: Start) -> None:
@@ -285,11 +285,12 @@ def not_begun(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not (folder / checkpoints.FILE).exists()
 
 
-def _trainer(start: Start, engine: Engine | None) -> Trainer:
+def _trainer(start: Start, engine: Engine | None) -> tuple[Trainer, list[str]]:
     found = start.checkpoint
+    network, notes = start.network()
     known = found.training if found is not None else None
     trainer = Trainer(
-        start.network(),
+        network,
         start.data,
         start.normalisation,
         start.options,
@@ -303,7 +304,7 @@ def _trainer(start: Start, engine: Engine | None) -> Trainer:
         trainer.sums = known.sums
         if trainer.average is not None:
             trainer.average.restore(found.weights, known.updates)
-    return trainer
+    return trainer, notes
 
 
 class _Keeper:

@@ -69,8 +69,8 @@ class Start:
         """The part by which epochs are compared."""
         return "test" if self.data.validation is None else "validation"
 
-    def network(self) -> Network:
-        """The network with its first weights: random ones of the seed, those of a file, or those of the run.
+    def network(self) -> tuple[Network, list[str]]:
+        """The network with its first weights, and what to know of them: random, of a file, or those of the run.
 
         Raises:
             OptionError: It needs more memory than there is.
@@ -87,8 +87,9 @@ class Start:
         if self.checkpoint is not None:
             checkpoints.fit(network, self.checkpoint.raw or self.checkpoint.weights)
         elif self.options.weights is not None:
-            loading.transfer(network, self.options.weights, self.data.classes)
-        return network
+            anew = loading.transfer(network, self.options.weights, self.data.classes)
+            return network, [f"{name} starts anew: the classes of {self.options.weights} are others." for name in anew]
+        return network, []
 
 
 def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher | None) -> Start:
