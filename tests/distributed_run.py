@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 import striate
-from striate import prediction
-from striate.datasets import Dataset, Split
+from striate.datasets import Dataset, Normalisation, Split
+from striate.errors import DataError
+from striate.prediction import Classifier
+from striate.processes import joined
 
 PLAIN = "INPUT 1x8x8 -> CONV 3x3x4 -> RELU -> POOL -> FC 3"
 NORMALISED = "INPUT 1x8x8 -> CONV 3x3x4 -> BN -> RELU -> POOL -> FC 8 -> BN -> FC 3"
@@ -32,9 +34,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-prediction.CHUNK = 25  # the 60 test pictures are three batches: two for one process, and one for the other
-
-
 def data() -> Dataset:
     """205 pictures, so that the last batch is small and odd, in three classes of unequal size."""
     labels = torch.arange(205) % 7 % 3
@@ -52,7 +51,35 @@ def trained(case: str, folder: str) -> list[dict[str, float]]:
     return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in run.history]
 
 
+def judged(task: str, bad: int | None = None) -> Any:
+    """What the processes find together about eleven random examples of classes or masks, of which one may be bad."""
+    torch.manual_seed(0)
+    end = "CONV1-2" if task == "masks" else "GLOBALAVGPOOL -> FC 2"
+    net = striate.network(f"INPUT 1x4x4 -> CONV3-4 -> RELU -> {end}")
+    targets = torch.randint(2, (11, 4, 4), dtype=torch.uint8) if task == "masks" else torch.arange(11) % 2
+    inputs = torch.rand(11, 1, 4, 4)
+    if bad is not None:
+        inputs[bad] = torch.nan
+    classifier = Classifier(net, ("a", "b"), Normalisation((0.0,), (1.0,)), task=task, dtype=torch.float32)
+    with joined() as group:
+        return classifier.evaluate(Split(inputs, targets), group=group)
+
+
+def told(found: Any) -> str:
+    """All that an evaluation knows, the order of its examples too."""
+    known = {name: getattr(found, name, torch.zeros(0)) for name in ("confusion", "labels", "probabilities")}
+    return json.dumps({"loss": [found.loss], **{name: value.flatten().tolist() for name, value in known.items()}})
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in sys.argv[2:]:
-        print(json.dumps(trained(name, sys.argv[1])))
+        if name in CASES:
+            print(json.dumps(trained(name, sys.argv[1])))
+        elif name == "bad":
+            try:
+                judged("masks", bad=10)
+            except DataError as error:
+                print(error)
+        else:
+            print(told(judged(name)))

@@ -84,6 +84,21 @@ def test_a_run_of_nearly_that_name(written: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load(asked)
     assert str(caught.value) == f"{asked}: there is no such checkpoint; did you mean {folder}?"
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(asked / "best.safetensors")
+    assert str(caught.value) == f"{asked}/best.safetensors: there is no such checkpoint; did you mean {folder}?"
+
+
+@pytest.mark.parametrize("name", ["run", "a" * 300, "a\0b"])
+def test_no_run_of_nearly_that_name(written: Path, name: str) -> None:
+    """A folder that is there was meant, whatever its neighbours are called."""
+    for folder in ("run", "runs"):
+        (written.parent / folder).mkdir()
+    written.rename(written.parent / "runs" / "checkpoint.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.load(written.parent / name)
+    text = "there is no such checkpoint; train one with: striate train lenet5 --data fashion-mnist-mini"
+    assert str(caught.value).endswith(text)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])

@@ -398,8 +398,8 @@ def test_help_needs_no_torch() -> None:
 
 def test_the_learning_rate_has_a_short_name(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
     words = ["train", "INPUT -> FC", "--data", str(bars_folder), "--lr", "0.01", "--epochs", "1", "--no-report"]
-    code, out, _ = striate_(*words, "--out", str(tmp_path / "run"), "--json")
-    assert (code, json.loads(out)["judged_by"]) == (0, "test")
+    code, out, _ = striate_(*words, "--out", str(tmp_path / "run"), "--validation", "0.2", "--json")
+    assert (code, json.loads(out)["judged_by"]) == (0, "validation")
     assert "learning_rate = 0.01" in (tmp_path / "run" / "config.toml").read_text()
 
 

@@ -305,30 +305,45 @@ def test_all_parts_of_masks_weigh_by_their_labelled_pixels() -> None:
 
 @dataclass(frozen=True)
 class Gathered(Group):
-    """A process whose neighbours were there before it."""
+    """One of several processes, which all see as many examples, and whose neighbours' values are known."""
 
     values: list[Any] = field(default_factory=list)
+    seen: int = 11
 
-    def gather(self, values: list[Any]) -> list[Any]:
-        self.values.extend(values)
+    def gather(self, work: Any) -> list[Any]:
+        mine = work()
+        if isinstance(mine, int):
+            return [self.seen] * (self.size - 1) + [mine]
+        self.values.append(mine)
         return self.values
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
-@pytest.mark.parametrize("end", ["GLOBALAVGPOOL -> FC 2", "CONV1-2"])
-def test_processes_evaluate_a_share_each(end: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize("task", ["classes", "masks"])
+def test_processes_evaluate_a_share_each(task: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two parts; of seven processes one has nothing to do."""
     monkeypatch.setattr("striate.prediction.CHUNK", 3)
     torch.manual_seed(0)
-    task = "masks" if end == "CONV1-2" else "classes"
+    end = "CONV1-2" if task == "masks" else "GLOBALAVGPOOL -> FC 2"
     net = striate.network(f"INPUT 1x4x4 -> CONV3-4 -> RELU -> {end}")
     classifier = Classifier(net, ("a", "b"), Normalisation((0.0,), (255.0,)), task=task)
     targets = torch.randint(2, (11, 4, 4), dtype=torch.uint8) if task == "masks" else torch.arange(11) % 2
-    split = Split(torch.randint(256, (11, 1, 4, 4), dtype=torch.uint8), targets)
+    inputs = torch.randint(256, (11, 1, 4, 4), dtype=torch.uint8)
+    parts = [Split(inputs[:4], targets[:4]), Split(inputs[4:], targets[4:])]
     values: list[Any] = []
     for rank in range(size):
-        found = classifier.evaluate(split, group=Gathered(rank, size, values))
-    assert found.to_dict() == classifier.evaluate(split).to_dict()
-    assert len(values) == 4, "each batch counts once"
+        found: Any = classifier.evaluate(parts, group=Gathered(rank, size, values))
+    alone: Any = classifier.evaluate(parts)
+    assert found.loss == pytest.approx(alone.loss, rel=1e-6)
+    if task == "masks":
+        assert torch.equal(found.confusion, alone.confusion)
+        assert found.pictures == alone.pictures == 11
+    else:
+        assert torch.equal(found.labels, alone.labels)
+        torch.testing.assert_close(found.probabilities, alone.probabilities)
+    with pytest.raises(DataError) as caught:
+        classifier.evaluate(parts, group=Gathered(1, 2, [], 12))
+    assert str(caught.value) == "the processes see different data: 12, 11 examples."
 
 
 def test_signals_do_not_run_backwards() -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 import striate
 from striate import synchronised_norms
-from striate.errors import OptionError
+from striate.errors import DataError, OptionError
 from striate.options import Options
 from striate.processes import Group, announced, first_host, sharded
 from striate.training import lies_channels_last
@@ -69,6 +69,19 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=f"{case}, {name}")
 
 
+def test_processes_evaluate_a_share_each_and_fail_together(tmp_path: Path) -> None:
+    first, second = launched(tmp_path, "classes", "masks", "bad")
+    assert first == second
+    for line, task in zip(first.splitlines(), ["classes", "masks"], strict=False):
+        expected = json.loads(distributed_run.told(distributed_run.judged(task)))
+        assert json.loads(line) == {name: pytest.approx(values, rel=1e-5) for name, values in expected.items()}
+    with pytest.raises(DataError) as caught:
+        distributed_run.judged("masks", bad=10)
+    alone, shared = "for 16 of 176 labelled pixels", "for 16 of 80 labelled pixels"  # of eleven pictures, of five
+    assert alone in str(caught.value)
+    assert first.splitlines()[2] == str(caught.value).replace(alone, shared)
+
+
 def test_one_process_is_announced_by_nothing() -> None:
     assert announced({}) == {}
     assert announced({"WORLD_SIZE": "1", "RANK": "0"}) == {}
@@ -103,7 +116,7 @@ def test_a_process_alone_sums_and_gathers_its_own() -> None:
     group = Group.current()
     assert (group.rank, group.size, group.first) == (0, 1, True)
     assert torch.equal(group.sum(torch.ones(2)), torch.ones(2))
-    assert group.gather([1, 2]) == [1, 2]
+    assert group.gather(lambda: 3) == [3]
     assert group.agree("x") == "x"
 
 

@@ -525,8 +525,9 @@ def test_weights_are_taken_over_and_the_head_starts_anew_for_other_classes(bars:
     assert same.notes == ()
     two = Split(bars.train.inputs[bars.train.targets < 2], bars.train.targets[bars.train.targets < 2])
     fewer = striate.Dataset("fewer", ("lying", "standing"), two, two)
-    tuned = train(TEXT, fewer, out=tmp_path / "tuned", **still)
-    assert tuned.notes == (f"fc1 starts anew: the classes of {first.checkpoint} are others.",)
+    told: list[str] = []
+    tuned = train(TEXT, fewer, out=tmp_path / "tuned", on_note=told.append, **still)
+    assert tuned.notes == (f"fc1 starts anew: the classes of {first.checkpoint} are others.",) == tuple(told)
     torch.testing.assert_close(tensors(tuned.folder)["conv1.weight"], tensors(first.folder)["conv1.weight"])
     assert tensors(tuned.folder)["fc1.weight"].shape == (2, 64)
     with pytest.raises(CheckpointError) as caught:
@@ -754,6 +755,8 @@ def test_a_config_file_says_what_flags_say_and_a_run_writes_its_own(bars_folder:
         train(config=config)
     assert str(caught.value).startswith(f"{config}: cannot be read as TOML: ")
     config.write_text("epoch = 3")
+    with pytest.raises(OptionError, match=r"No training option is called 'lr'\. Did you mean 'learning_rate'"):
+        train("INPUT -> FC", bars_folder, lr=0.1)
     with pytest.raises(OptionError, match=r"No training option is called 'epoch'\. Did you mean 'epochs'"):
         train("INPUT -> FC", bars_folder, config=config)
 

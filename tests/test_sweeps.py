@@ -135,6 +135,8 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError) as unknown:
         sweeps.search("INPUT -> [FC 8]*N -> FC", "fashion-mnist-mini", {"M": "1..2", "N": "1..2"}, out=tmp_path)
     assert str(unknown.value).startswith("No training option or name of the text is called 'M'. Known: N, accumulate, ")
+    with pytest.raises(UnknownNameError, match=r" is called 'lr'\. Did you mean 'learning_rate'\? Known: "):
+        sweeps.search("INPUT -> FC", "fashion-mnist-mini", {"lr": "0.1,0.2"}, out=tmp_path)
 
 
 def test_a_sweep_is_never_judged_by_the_test_part(bars_folder: Path, tmp_path: Path) -> None:

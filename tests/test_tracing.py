@@ -1093,10 +1093,11 @@ def test_the_work_of_tracing_grows_with_the_layers_alone() -> None:
     with torch.device("meta"):
         shallow, deep = peers_zoo.build("resnet50"), peers_zoo.build("resnet152")
     assert len(trace(shallow, (3, 224, 224)).architecture.nodes) == 175
-    assert len(trace(deep, (3, 224, 224)).architecture.nodes) == 515
+    for size in (224, 8192):
+        assert len(trace(deep, (3, size, size)).architecture.nodes) == 515
     work = calls(lambda: trace(deep, (3, 224, 224)))
     assert work < 3.3 * calls(lambda: trace(shallow, (3, 224, 224)))
-    assert work == pytest.approx(calls(lambda: trace(deep, (3, 8192, 8192))), rel=0.01)
+    assert work == pytest.approx(calls(lambda: trace(deep, (3, 8192, 8192))), rel=0.02)
 
 
 def test_a_transformer_encoder() -> None:

@@ -1,4 +1,4 @@
-"""Work that no neighbour on the machine changes: how many functions are called."""
+"""Work that other programs on the machine do not change: how many functions are called."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 def calls(action: Callable[[], object]) -> int:
     """Runs the action and counts the calls in it, those of functions written in C too.
 
-    A loop over positions, layers or pictures calls something in each of its rounds, so that what grows with the square
-    of a size, or at all where it must not, is seen here, on a busy machine as on a quiet one.
+    Loops over layers, positions or pictures that call something in each round are seen. What happens inside a single
+    call is not: a regular expression that looks again and again, large integers, tensors.
     """
     with cProfile.Profile() as profile:
         action()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -198,14 +199,16 @@ def digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
 
 
 def _instead(named: Path) -> str:
-    """What to type in place of a folder that holds no run: its neighbour of nearly that name, or how to get one."""
-    runs = [found.parent.name for found in named.parent.glob(f"*/{FILE}")]
-    near = get_close_matches(named.name, runs, n=1)
-    return (
-        f"did you mean {named.parent / near[0]}?"
-        if near
-        else "train one with: striate train lenet5 --data fashion-mnist-mini"
-    )
+    """What to type in place of a run that is not there: its neighbour of nearly that name, or how to get one."""
+    folder = named.parent if named.name in (FILE, BEST) else named
+    try:
+        known = [] if os.path.lexists(folder) else [found.parent.name for found in folder.parent.glob(f"*/{FILE}")]
+    except (OSError, ValueError):
+        known = []
+    near = get_close_matches(folder.name, known, n=1)
+    if near:
+        return f"did you mean {folder.parent / near[0]}?"
+    return "train one with: striate train lenet5 --data fashion-mnist-mini"
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -217,8 +220,8 @@ def load(path: str | Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     named = Path(path)
-    path = named / FILE if named.is_dir() else named
-    if not path.is_file():
+    path = named / FILE if os.path.isdir(named) else named  # noqa: PTH112  (that one fails for names of 300 letters)
+    if not os.path.isfile(path):  # noqa: PTH113
         raise CheckpointError(f"{path}: there is no such checkpoint; {_instead(named)}")
     try:
         with safe_open(path, framework="pt") as file:

@@ -137,6 +137,7 @@ def train(
             config=config,
             progress=bar,
             on_epoch=None if as_json else figures,
+            on_note=line,
             **options,
         )
         for message in run.skipped if first else ():
@@ -391,7 +392,7 @@ def trace(
     data: Annotated[str | None, typer.Option(help="A data set; not given, random numbers of class 0.")] = None,
     example: Annotated[int, typer.Option(min=0, help="Training example to learn from.")] = 0,
     loss: Annotated[str, typer.Option(help="softmax, svm or mse.")] = "softmax",
-    learning_rate: Annotated[float, typer.Option(help="Of the update.")] = 0.1,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr", help="Of the update.")] = 0.1,
     detail: Annotated[str | None, typer.Option(help="A layer whose arithmetic is written out.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first weights.")] = 0,
     as_json: AsJson = False,

@@ -5,9 +5,10 @@ A message says where, what was wrong with which number, what was expected, and w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from types import MappingProxyType
 
 
 class StriateError(Exception):
@@ -73,13 +74,21 @@ def describing(action: str, **known: object) -> Iterator[None]:
         raise GeometryError(f"While {action}:\n  {error}{bound}") from None
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: object, known: Iterable[str], meant: Mapping[str, str] = MappingProxyType({})
+) -> UnknownNameError:
     """The error for a name that nothing carries: it suggests the nearest and lists all.
 
     >>> str(unknown_name("algorithm", "vendr", ["reference", "vendor"]))
     "No algorithm is called 'vendr'. Did you mean 'vendor'? Known: reference, vendor."
+
+    Args:
+        kind: What the name is one of.
+        name: As it was given.
+        known: The names that there are.
+        meant: Known names of others.
     """
     choices = sorted(known)
-    near = get_close_matches(str(name), choices, n=1)
+    near = [meant[str(name)]] if name in meant else get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UnknownNameError(f"No {kind} is called {name!r}.{hint} Known: {', '.join(choices)}.")

@@ -226,6 +226,9 @@ def number(word: str) -> Any:
     return float(word) if re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", word, re.IGNORECASE) else word
 
 
+SYNONYMS = {"lr": "learning_rate", "wd": "weight_decay"}
+"""What other libraries call some options."""
+
 ADMITTED = {
     "batch_size": "a whole number of at least 1, or 'full'",
     "learning_rate": "a finite number above 0, or 'find'",
@@ -240,7 +243,7 @@ def _sentence(problem: Any, given: Mapping[str, Any]) -> str:
         return f"{problem['msg']}."
     name, message = problem["loc"][0], problem["msg"]
     if problem["type"] == "extra_forbidden":
-        return f"{name}: {unknown_name('training option', name, Options.model_fields)}"
+        return f"{name}: {unknown_name('training option', name, Options.model_fields, SYNONYMS)}"
     if name in ADMITTED:
         return f"{name}={given[name]!r}: input should be {ADMITTED[name]}."
     return f"{name}={problem['input']!r}: {message[0].lower()}{message[1:]}."

@@ -153,35 +153,74 @@ class Classifier:
         for part in parts if average != "ten-crop" else ():
             self.check_size(part.shape)
         loss = Loss(loss) if isinstance(loss, str) else loss
-        batches = [(part, i) for part in parts for i in torch.arange(len(part)).split(self.chunk(part.shape))]
-        turns = [(*batches[number], own) for number, own in group.turns(len(batches))]
-        done, total = 0, sum(len(indices) for _, indices, _ in turns)
-        mine = []
-        for part, indices, own in turns:
+        counts = group.gather(lambda: sum(map(len, parts)))
+        if len(set(counts)) > 1:
+            raise DataError(f"the processes see different data: {', '.join(map(str, counts))} examples.")
+        batches = self._batches(parts, group.share(counts[0]))
+        shares = group.gather(lambda: self._judged(batches, loss, average, progress))
+        totals, divisors = torch.cat([share.sums for share in shares]).sum(0)
+        value = float((totals / divisors).sum()) if divisors.all() else None
+        if self.task == "masks":
+            confusion = torch.stack([share.overlap.confusion for share in shares]).sum(0)
+            return MaskEvaluation(self.classes, confusion, value, counts[0])
+        labels, probabilities = (
+            torch.cat(column) for column in zip(*[(share.labels, share.probabilities) for share in shares], strict=True)
+        )
+        return Evaluation(self.classes, labels, probabilities, math.nan if value is None else value)
+
+    def _batches(self, parts: Sequence[Split | Stored], share: slice) -> list[tuple[Split | Stored, Tensor]]:
+        """What is computed at once of a share of all examples: parts, and indices into them."""
+        found, before = [], 0
+        for part in parts:
+            mine = torch.arange(len(part))[max(0, share.start - before) : max(0, share.stop - before)]
+            found += [(part, indices) for indices in mine.split(self.chunk(part.shape)) if len(indices)]
+            before += len(part)
+        return found
+
+    def _judged(
+        self,
+        batches: Sequence[tuple[Split | Stored, Tensor]],
+        loss: Loss,
+        average: str,
+        progress: Progress | None,
+    ) -> _Judged:
+        overlap = MaskEvaluation.of(self.classes)
+        sums = [torch.zeros(2, len(loss.name.split("+")), dtype=torch.float64)]
+        labels, probabilities = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, len(self.classes))]
+        done, total = 0, sum(len(indices) for _, indices in batches)
+        for part, indices in batches:
             inputs, targets = part.take(indices)
             scores = self.scores(views.central(average, inputs, self.shape[1:]))
+            targets = targets.to(scores.device)
+            both = loss.totals(scores, targets), loss.counts(targets)
+            sums.append(torch.tensor([[float(value) for value in values] for values in both], dtype=torch.float64))
             said = scores.softmax(1) if average == "none" else self.probabilities(inputs, average)
-            if own:
-                mine.append(self._judged(scores, said, targets.to(scores.device), loss))
+            if self.task == "masks":
+                overlap = overlap.add(said, targets)
+            else:
+                labels.append(targets.cpu())
+                probabilities.append(said.cpu())
             done += len(inputs)
             if progress is not None:
                 progress(done, total, "evaluating")
-        sums, seen = zip(*group.gather(mine), strict=True)
-        totals, counts = torch.stack(sums).sum(0)
-        value = float((totals / counts).sum()) if counts.all() else None
-        if self.task == "masks":
-            confusion, pictures = sum(one.confusion for one in seen), sum(one.pictures for one in seen)
-            return MaskEvaluation(self.classes, confusion, value, pictures)
-        labels, probabilities = (torch.cat(column) for column in zip(*seen, strict=True))
-        return Evaluation(self.classes, labels, probabilities, math.nan if value is None else value)
+        return _Judged(torch.stack(sums), overlap, torch.cat(labels), torch.cat(probabilities))
 
-    def _judged(self, scores: Tensor, said: Tensor, targets: Tensor, loss: Loss) -> tuple[Tensor, Any]:
-        """A batch's losses and what these are divided by; and the masks' overlap, or labels and probabilities."""
-        both = loss.totals(scores, targets), loss.counts(targets)
-        sums = torch.tensor([[float(value) for value in values] for values in both], dtype=torch.float64)
-        if self.task == "masks":
-            return sums, MaskEvaluation.of(self.classes).add(said, targets)
-        return sums, (targets.cpu(), said.cpu())
+
+@dataclass(frozen=True)
+class _Judged:
+    """What is known of some examples.
+
+    Args:
+        sums: ``(batches, 2, terms)``: the sums of each term of the loss, and what they are divided by.
+        overlap: Of their masks.
+        labels: ``(N,)``, for classes.
+        probabilities: ``(N, classes)``, for classes.
+    """
+
+    sums: Tensor
+    overlap: MaskEvaluation
+    labels: Tensor
+    probabilities: Tensor
 
 
 @dataclass(frozen=True)

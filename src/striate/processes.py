@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from .errors import OptionError
+from .errors import OptionError, StriateError
 
 T = TypeVar("T")
 
@@ -77,25 +77,25 @@ class Group:
         distributed.broadcast_object_list(box)
         return box[0]
 
-    def turns(self, count: int) -> list[tuple[int, bool]]:
-        """Which of ``count`` things this process does, and whether it does them for the others.
+    def gather(self, work: Callable[[], T]) -> list[T]:
+        """What the work of each process gives, the first one's first, in all of them; tensors must be on the CPU.
 
-        All do the same number, the last one again if there are too few: those that share the parameters of a network
-        must compute at the same times.
-
-        >>> Group(0, 2).turns(3), Group(1, 2).turns(3)
-        ([(0, True), (1, True)], [(2, True), (2, False)])
+        Where it fails, all raise what the first that failed raised: none waits for what never comes.
         """
-        each = -(-count // self.size)
-        return [(min(n, count - 1), n < count) for n in range(each * self.rank, each * (self.rank + 1))]
-
-    def gather(self, values: list[T]) -> list[T]:
-        """The values of all processes, those of the first one first, in each of them; tensors must be on the CPU."""
         if self.size == 1:
-            return values
-        parts: list[Any] = [None] * self.size
-        distributed.all_gather_object(parts, values)
-        return [value for part in parts for value in part]
+            return [work()]
+        mine: Any
+        try:
+            mine = work()
+        except StriateError as error:
+            mine = error
+        except Exception as error:  # whatever it is, the others must hear of it
+            mine = StriateError(f"process {self.rank} failed with {type(error).__name__}: {error}")
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, mine)
+        if failed := [value for value in found if isinstance(value, StriateError)]:
+            raise failed[0]
+        return found
 
 
 ALONE = Group()

@@ -49,10 +49,10 @@ class Run:
         history: One mapping per epoch.
         finished: Whether all epochs are done; else the time was up, and the run can be resumed.
         evaluation: Of the last weights, on the test examples.
-        skipped: Messages about the files that were left out, each with its name.
-        notes: Sentences about what was found out on the way, and why the run ended before its last epoch.
         judged_by: The part on which the "loss" and "accuracy" of every epoch in ``history`` were measured: "validation"
             or "test".
+        skipped: Messages about the files that were left out, each with its name.
+        notes: Sentences about what was found out on the way, and why the run ended before its last epoch.
     """
 
     folder: Path
@@ -64,9 +64,9 @@ class Run:
     history: tuple[dict[str, float], ...]
     finished: bool
     evaluation: Measured = field(repr=False)
+    judged_by: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    judged_by: str = "test"
 
 
 def train(
@@ -78,6 +78,7 @@ def train(
     config: str | Path | None = None,
     progress: Watcher | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     engine: Engine | None = None,
     **options: Any,
 ) -> Run:
@@ -96,6 +97,8 @@ def train(
         config: A TOML file with any of the above and of the options; what is given here goes before it.
         progress: Called with ``(done, total, what)``.
         on_epoch: Called with the figures of each finished epoch; "part" is the one that they were measured on.
+        on_note: Called, before the first step, with a sentence about each thing that was found out: a learning rate, or
+            layers of ``weights`` that start anew. They are in :attr:`Run.notes` too.
         engine: Runs the steps, if not PyTorch itself; see :mod:`striate.engines`.
         **options: Fields of :class:`Options`.
 
@@ -127,7 +130,7 @@ def train(
             start = starts.fresh(network, data, options, progress)
             folder = group.agree(_new_folder(out, start.name) if group.first else None)
         with deterministic(start.options.deterministic), alone(folder, group):
-            return _run(start, folder, group, tick, on_epoch, engine)
+            return _run(start, folder, group, tick, on_epoch, on_note, engine)
 
 
 def _run(
@@ -136,11 +139,15 @@ def _run(
     group: Group,
     tick: Watcher,
     on_epoch: Callable[[Mapping[str, Any]], None] | None,
+    on_note: Callable[[str], None] | None,
     engine: Engine | None,
 ) -> Run:
     """From the start, or the middle, to the end, or to the end of the time."""
     start, trainer, notes = _prepared(start, folder, group, engine, tick)
     _check_step(folder, trainer)
+    if on_note is not None and group.first:
+        for note in notes:
+            on_note(note)
     notes += ["The run was finished before: nothing was left to train."] if trainer.finished else []
     evaluation, keeper = None, _Keeper(folder, start, trainer, group)
     try:
@@ -461,7 +468,7 @@ def _finish(
         history=history,
         finished=trainer.finished,
         evaluation=evaluation,
+        judged_by=start.judged_by,
         skipped=start.data.skipped,
         notes=notes,
-        judged_by=start.judged_by,
     )

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from . import draws, files, notation, runs, showing, starts, training, zoo
 from .errors import OptionError, StriateError, unknown_name
-from .options import Options, number, options_of
+from .options import SYNONYMS, Options, number, options_of
 from .processes import Group, announced
 
 JOURNAL, SPEC, STUDY = "journal.log", "sweep.json", "sweep"
@@ -236,7 +236,9 @@ def _check_names(network: str | Path, choices: Mapping[str, Choice], options: Ma
     used = notation.read(zoo.read(network), _firsts(choices))[1]
     for name in [*choices, *options]:
         if name not in Options.model_fields and name not in used:
-            raise unknown_name("training option or name of the text", name, [*Options.model_fields, *sorted(used)])
+            raise unknown_name(
+                "training option or name of the text", name, [*Options.model_fields, *sorted(used)], SYNONYMS
+            )
 
 
 def _firsts(choices: Mapping[str, Choice]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from .networks import Network
 from .optimizing import Average, optimizer, set_rate
 from .options import Options
 from .prediction import Classifier
-from .processes import Engine, Group, Plain, sharded
+from .processes import ALONE, Engine, Group, Plain, sharded
 from .schedules import rate
 from .splits import IGNORED
 
@@ -251,8 +251,9 @@ class Trainer:
         The loss is that of ``options.loss`` alone: smoothed labels and class weights are means of learning.
         """
         judging = split or self.data.validation or self.data.test
+        group = ALONE if self.options.parallel == "fsdp" else self.group  # who shares weights must keep in step
         with self.average.in_place() if self.average is not None else nullcontext():
-            return self.classifier.evaluate(judging, self.options.loss, group=self.group)
+            return self.classifier.evaluate(judging, self.options.loss, group=group)
 
 
 class _Running:
