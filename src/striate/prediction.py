@@ -144,7 +144,7 @@ class Classifier:
             loss: It is that of one view.
             average: Views whose probabilities are averaged.
             progress: Called with ``(done, total, what)``.
-            group: Processes that compute a share each; all of them know the same in the end.
+            group: Processes that hold all weights and compute a share each; in the end all know the same.
 
         Raises:
             GeometryError: The network cannot take examples of this size.
