@@ -89,6 +89,11 @@ def test_a_run_of_nearly_that_name(written: Path) -> None:
     assert str(caught.value) == f"{asked}/best.safetensors: there is no such checkpoint; did you mean {folder}?"
 
 
+def test_a_run_without_a_best_epoch(written: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"there is no such checkpoint; did you mean {written.parent}\\?"):
+        checkpoints.load(written.parent / "best.safetensors")
+
+
 @pytest.mark.parametrize("name", ["run", "a" * 300, "a\0b"])
 def test_no_run_of_nearly_that_name(written: Path, name: str) -> None:
     """A folder that is there was meant, whatever its neighbours are called."""

@@ -396,6 +396,35 @@ def test_help_needs_no_torch() -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
+def test_notes_are_told_once(striate_: Any, bars_run: Any, bars_folder: Path, tmp_path: Path) -> None:
+    two = shutil.copytree(bars_folder, tmp_path / "two")
+    for part in ("train", "test"):
+        shutil.rmtree(two / part / "lying")
+    text = (bars_run.folder / "config.toml").read_text().splitlines()[0].removeprefix('network = "')
+    words = [
+        "train",
+        text.rpartition(" ")[0],
+        "--weights",
+        str(bars_run.folder),
+        "--data",
+        str(two),
+        "--epochs",
+        "1",
+        "--no-report",
+    ]
+    code, out, err = striate_(*words, "--out", str(tmp_path / "run"))
+    assert code == 0, err
+    assert (out + err).count("fc1 starts anew: the classes of ") == 1
+
+
+def test_a_long_text_is_no_name_of_a_file(striate_: Any) -> None:
+    text = f"INPUT 1x4x4{' -> CONV1-2' * 40} -> FC 2"
+    code, out, _ = striate_("trace", text, "--lr", "0.1", "--json")
+    assert (code, json.loads(out)["learning_rate"]) == (0, 0.1)
+    code, _, err = striate_("train", "--resume", "a" * 300)
+    assert (code, err) == (1, NO_RUN.replace("nowhere", "a" * 300))
+
+
 def test_the_learning_rate_has_a_short_name(striate_: Any, bars_folder: Path, tmp_path: Path) -> None:
     words = ["train", "INPUT -> FC", "--data", str(bars_folder), "--lr", "0.01", "--epochs", "1", "--no-report"]
     code, out, _ = striate_(*words, "--out", str(tmp_path / "run"), "--validation", "0.2", "--json")

@@ -18,7 +18,7 @@ import striate
 from striate import synchronised_norms
 from striate.errors import DataError, OptionError
 from striate.options import Options
-from striate.processes import Group, announced, first_host, sharded
+from striate.processes import Group, _Failed, announced, first_host, sharded
 from striate.training import lies_channels_last
 
 from . import distributed_run
@@ -70,7 +70,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
 
 
 def test_processes_evaluate_a_share_each_and_fail_together(tmp_path: Path) -> None:
-    first, second = launched(tmp_path, "classes", "masks", "bad")
+    first, second = launched(tmp_path, "classes", "masks", "bad", "skewed")
     assert first == second
     for line, task in zip(first.splitlines(), ["classes", "masks"], strict=False):
         expected = json.loads(distributed_run.told(distributed_run.judged(task)))
@@ -79,7 +79,16 @@ def test_processes_evaluate_a_share_each_and_fail_together(tmp_path: Path) -> No
         distributed_run.judged("masks", bad=10)
     alone, shared = "for 16 of 176 labelled pixels", "for 16 of 80 labelled pixels"  # of eleven pictures, of five
     assert alone in str(caught.value)
-    assert first.splitlines()[2] == str(caught.value).replace(alone, shared)
+    assert first.splitlines()[2:] == [
+        str(caught.value).replace(alone, shared),
+        "bars: the processes see different test parts, of 50, 49 examples; all must read the same files.",
+    ]
+
+
+def test_what_failed_elsewhere_is_told_in_words() -> None:
+    assert repr(_Failed("DataError", "a.png: damaged.", 3).error()) == "DataError('a.png: damaged.')"
+    assert repr(_Failed("KeyError", "'x'", 3).error()) == """StriateError("process 3 failed with KeyError: 'x'")"""
+    assert repr(_Failed("describing", "x", 0).error()) == "StriateError('process 0 failed with describing: x')"
 
 
 def test_one_process_is_announced_by_nothing() -> None:

@@ -205,7 +205,7 @@ def _instead(named: Path) -> str:
         known = [] if os.path.lexists(folder) else [found.parent.name for found in folder.parent.glob(f"*/{FILE}")]
     except (OSError, ValueError):
         known = []
-    near = get_close_matches(folder.name, known, n=1)
+    near = [folder.name] if named != folder and files.is_file(folder / FILE) else get_close_matches(folder.name, known)
     if near:
         return f"did you mean {folder.parent / near[0]}?"
     return "train one with: striate train lenet5 --data fashion-mnist-mini"
@@ -220,8 +220,8 @@ def load(path: str | Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     named = Path(path)
-    path = named / FILE if os.path.isdir(named) else named  # noqa: PTH112  (that one fails for names of 300 letters)
-    if not os.path.isfile(path):  # noqa: PTH113
+    path = named / FILE if files.is_folder(named) else named
+    if not files.is_file(path):
         raise CheckpointError(f"{path}: there is no such checkpoint; {_instead(named)}")
     try:
         with safe_open(path, framework="pt") as file:

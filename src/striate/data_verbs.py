@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from csv import writer
 from itertools import islice
@@ -120,6 +120,7 @@ def train(
         bound = one_network("train", network, values)
         network = notation.format(zoo.architecture(network, {name: choices[0] for name, choices in bound.items()}))
     first = announced(os.environ).get("RANK", "0") == "0"
+    told: list[str] = []
     with left_out() as skipped, progress_bar(first) as (bar, line), stopping_on_sigterm():
 
         def figures(f: Mapping[str, Any]) -> None:
@@ -129,6 +130,10 @@ def train(
                 f"{f['part']} accuracy {100 * f['accuracy']:6.2f} %{overlap}   {f['seconds']:.1f} s"
             )
 
+        def note(sentence: str) -> None:
+            told.append(sentence)
+            line(sentence)
+
         run = runs.train(
             network,
             data,
@@ -137,13 +142,13 @@ def train(
             config=config,
             progress=bar,
             on_epoch=None if as_json else figures,
-            on_note=line,
+            on_note=note,
             **options,
         )
         for message in run.skipped if first else ():
             skipped(message)
     if first:
-        show_values(_run_values(run), _run_text(run), as_json)
+        show_values(_run_values(run), _run_text(run, told), as_json)
 
 
 @contextmanager
@@ -423,14 +428,15 @@ def _run_values(run: Any) -> dict[str, Any]:
     }
 
 
-def _run_text(run: Any) -> str:
+def _run_text(run: Any, told: Sequence[str] = ()) -> str:
+    """What people read in the end, without the notes that they were told."""
     from .training import best_epoch
 
     overlap = f", mean IoU {run.metrics['iou']:.4f}," if "iou" in run.metrics else ""
     folder = shlex.quote(str(run.folder))
     page = "" if run.report is None else f"Report:     {run.report}\n"
     more = "" if run.finished else f"\nGo on:      striate train --resume {folder}"
-    notes = "".join(f"{note}\n" for note in run.notes)
+    notes = "".join(f"{note}\n" for note in run.notes if note not in told)
     epoch = best_epoch(run.history)
     is_last = run.best is None or epoch in (None, len(run.history))
     best = "" if is_last else f"Best:       {run.best}, of epoch {epoch}, in place of the folder\n"

@@ -89,6 +89,6 @@ def unknown_name(
         meant: Known names of others.
     """
     choices = sorted(known)
-    near = [meant[str(name)]] if name in meant else get_close_matches(str(name), choices, n=1)
+    near = [meant[str(name)]] if str(name) in meant else get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UnknownNameError(f"No {kind} is called {name!r}.{hint} Known: {', '.join(choices)}.")

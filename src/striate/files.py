@@ -9,6 +9,20 @@ from pathlib import Path
 from .errors import OutputError
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file: what is too long for a name, as a network's text may be, names none.
+
+    >>> is_file("INPUT 1x8x8 -> FC 2" + " -> RELU" * 100)
+    False
+    """
+    return os.path.isfile(path)  # noqa: PTH113  (pathlib's raises for long names)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is such a folder, likewise."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file under a temporary name in the same folder, then rename it; missing folders are made.
 

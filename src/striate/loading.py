@@ -21,7 +21,7 @@ from zipfile import ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
-from . import notation, zoo
+from . import files, notation, zoo
 from .architecture import Architecture
 from .errors import CheckpointError, StriateError
 from .networks import Network, network
@@ -198,7 +198,7 @@ def read(path: Path) -> Contents:
     Raises:
         CheckpointError: It is missing, damaged, or holds anything but tensors.
     """
-    if not path.is_file():
+    if not files.is_file(path):
         raise CheckpointError(f"{path}: there is no such file.")
     try:
         with path.open("rb") as stream:

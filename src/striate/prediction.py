@@ -153,16 +153,14 @@ class Classifier:
         for part in parts if average != "ten-crop" else ():
             self.check_size(part.shape)
         loss = Loss(loss) if isinstance(loss, str) else loss
-        counts = group.gather(lambda: sum(map(len, parts)))
-        if len(set(counts)) > 1:
-            raise DataError(f"the processes see different data: {', '.join(map(str, counts))} examples.")
-        batches = self._batches(parts, group.share(counts[0]))
+        total = sum(map(len, parts))
+        batches = self._batches(parts, group.share(total))
         shares = group.gather(lambda: self._judged(batches, loss, average, progress))
         totals, divisors = torch.cat([share.sums for share in shares]).sum(0)
         value = float((totals / divisors).sum()) if divisors.all() else None
         if self.task == "masks":
             confusion = torch.stack([share.overlap.confusion for share in shares]).sum(0)
-            return MaskEvaluation(self.classes, confusion, value, counts[0])
+            return MaskEvaluation(self.classes, confusion, value, total)
         labels, probabilities = (
             torch.cat(column) for column in zip(*[(share.labels, share.probabilities) for share in shares], strict=True)
         )
@@ -186,7 +184,8 @@ class Classifier:
     ) -> _Judged:
         overlap = MaskEvaluation.of(self.classes)
         sums = [torch.zeros(2, len(loss.name.split("+")), dtype=torch.float64)]
-        labels, probabilities = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, len(self.classes))]
+        labels: list[Tensor] = []
+        probabilities: list[Tensor] = []
         done, total = 0, sum(len(indices) for _, indices in batches)
         for part, indices in batches:
             inputs, targets = part.take(indices)
@@ -203,6 +202,8 @@ class Classifier:
             done += len(inputs)
             if progress is not None:
                 progress(done, total, "evaluating")
+        if not labels:
+            labels, probabilities = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, len(self.classes))]
         return _Judged(torch.stack(sums), overlap, torch.cat(labels), torch.cat(probabilities))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from . import errors
 from .errors import OptionError, StriateError
 
 T = TypeVar("T")
@@ -80,22 +81,36 @@ class Group:
     def gather(self, work: Callable[[], T]) -> list[T]:
         """What the work of each process gives, the first one's first, in all of them; tensors must be on the CPU.
 
-        Where it fails, all raise what the first that failed raised: none waits for what never comes.
+        Where it fails in one, the others raise the same in words: none waits for what never comes.
         """
         if self.size == 1:
             return [work()]
-        mine: Any
+        found: list[Any] = [None] * self.size
         try:
             mine = work()
-        except StriateError as error:
-            mine = error
-        except Exception as error:  # whatever it is, the others must hear of it
-            mine = StriateError(f"process {self.rank} failed with {type(error).__name__}: {error}")
-        found: list[Any] = [None] * self.size
+        except BaseException as error:  # whatever it is, the others must hear of it
+            distributed.all_gather_object(found, _Failed(type(error).__name__, str(error), self.rank))
+            raise
         distributed.all_gather_object(found, mine)
-        if failed := [value for value in found if isinstance(value, StriateError)]:
-            raise failed[0]
+        if failed := [value for value in found if isinstance(value, _Failed)]:
+            raise failed[0].error()
         return found
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What a process tells the others of an exception, which itself may not be one that can be sent."""
+
+    name: str
+    message: str
+    rank: int
+
+    def error(self) -> StriateError:
+        """The same exception if it is Striate's."""
+        kind = getattr(errors, self.name, None)
+        if isinstance(kind, type) and issubclass(kind, StriateError):
+            return kind(self.message)
+        return StriateError(f"process {self.rank} failed with {self.name}: {self.message}")
 
 
 ALONE = Group()

@@ -143,11 +143,16 @@ def _run(
     engine: Engine | None,
 ) -> Run:
     """From the start, or the middle, to the end, or to the end of the time."""
-    start, trainer, notes = _prepared(start, folder, group, engine, tick)
-    _check_step(folder, trainer)
-    if on_note is not None and group.first:
-        for note in notes:
+    start.check_same(group)
+    notes: list[str] = []
+
+    def tell(note: str) -> None:
+        notes.append(note)
+        if on_note is not None and group.first:
             on_note(note)
+
+    start, trainer = _prepared(start, folder, group, engine, tick, tell)
+    _check_step(folder, trainer)
     notes += ["The run was finished before: nothing was left to train."] if trainer.finished else []
     evaluation, keeper = None, _Keeper(folder, start, trainer, group)
     try:
@@ -265,20 +270,23 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 
 def _prepared(
-    start: Start, folder: Path, group: Group, engine: Engine | None, tick: Watcher
-) -> tuple[Start, Trainer, list[str]]:
-    """The start with nothing left to find out, the network in training, new or as it was left, and what to know."""
+    start: Start, folder: Path, group: Group, engine: Engine | None, tick: Watcher, tell: Callable[[str], None]
+) -> tuple[Start, Trainer]:
+    """The start with nothing left to find out, and the network in training, new or as it was left."""
     where = machine.device(start.options.device)
     settled = {"precision": training.precision(start.options, where)}
     start = replace(start, options=start.options.model_copy(update=settled))
     trainer, notes = _trainer(start, engine)
+    for note in notes:
+        tell(note)
     if start.options.learning_rate != "find":
-        return start, trainer, notes
+        return start, trainer
     if group.first:
         _write_config(folder, start)  # what is killed in the test begins again
     found = range_test.best_rate(trainer, tick)
     start = replace(start, options=start.options.model_copy(update={"learning_rate": found}))
-    return start, _trainer(start, engine)[0], [*notes, f"learning_rate={found:g} was found."]
+    tell(f"learning_rate={found:g} was found.")
+    return start, _trainer(start, engine)[0]
 
 
 def _write_config(folder: Path, start: Start) -> None:
@@ -289,7 +297,7 @@ def _write_config(folder: Path, start: Start) -> None:
 
 def not_begun(folder: Path) -> bool:
     """Whether a run was ended before its first checkpoint."""
-    return (folder / CONFIG).is_file() and not (folder / checkpoints.FILE).exists()
+    return files.is_file(folder / CONFIG) and not (folder / checkpoints.FILE).exists()
 
 
 def _trainer(start: Start, engine: Engine | None) -> tuple[Trainer, list[str]]:

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from . import checkpoint as checkpoints
-from . import datasets, feeding, loading, notation, zoo
+from . import datasets, feeding, files, loading, notation, zoo
 from .alterations import Patch
 from .analysis import analyse
 from .architecture import DEFAULTS, Architecture
 from .augmentation import Augmentation, recipe
 from .checkpoint import Checkpoint
 from .datasets import Dataset, Normalisation
-from .errors import CheckpointError, OptionError
+from .errors import CheckpointError, DataError, OptionError
 from .losses import Loss
 from .networks import Network, takes_any_size
 from .operations import BatchNorm
@@ -63,6 +63,21 @@ class Start:
     def digest(self) -> str:
         """Of the training examples and their targets."""
         return self.data.train.digest()
+
+    def check_same(self, group: Group) -> None:
+        """Refuse data that not all processes see alike: in one of them a file may be missing.
+
+        Raises:
+            DataError: A part differs.
+        """
+        for name, part in self.data.parts.items() if group.size > 1 else ():
+            seen = group.gather(lambda part=part: (len(part), part.digest()))  # type: ignore[misc]
+            if len(set(seen)) > 1:
+                counts = ", ".join(f"{count:,}" for count, _ in seen)
+                raise DataError(
+                    f"{self.data.name}: the processes see different {name} parts, of {counts} examples; "
+                    "all must read the same files."
+                )
 
     @property
     def judged_by(self) -> str:
@@ -109,7 +124,7 @@ def fresh(network: Any, data: Any, given: Mapping[str, Any], progress: Watcher |
     if options.weights is not None:  # found again from anywhere
         weights = Path(options.weights).expanduser().absolute()
         kept = weights / checkpoints.FILE
-        options = options.model_copy(update={"weights": str(kept if kept.is_file() else weights)})
+        options = options.model_copy(update={"weights": str(kept if files.is_file(kept) else weights)})
     if hasattr(network, "architecture") and not isinstance(network, Architecture):
         raise OptionError(
             "train starts weights of its own, from a text, a zoo name or a file, and got a network that has some; "
@@ -221,7 +236,7 @@ def step_of(
     Raises:
         OptionError: There is no such example, or the data does not fit the network.
     """
-    if (Path(source) / checkpoints.FILE).is_file():
+    if files.is_file(Path(source) / checkpoints.FILE):
         found = checkpoints.load(source)
         network = found.network().train()
         normalisation: Normalisation | None = found.normalisation
@@ -363,7 +378,7 @@ def resumed(
     path = Path(resume)
     if out is not None:
         raise OptionError(f"{path}: a resumed run stays in its folder; leave out={str(out)!r} out.")
-    if not path.is_dir() or found.training is None:
+    if not files.is_folder(path) or found.training is None:
         raise CheckpointError(f"{path}: resume takes the folder of a run.")
     stored = options_of(found.training.options)
     if network is not None and zoo.architecture(network) != (kept := notation.parse(found.notation)):
