@@ -856,7 +856,7 @@ def test_only_networks_of_the_zoo_are_admitted() -> None:
 def test_the_work_grows_with_the_layers_alone() -> None:
     shallow, deep = zoo.bound("resnet50", {})[0], zoo.bound("resnet152", {})[0]
     assert (findings(shallow), findings(deep)) == ((), ())
-    assert calls(lambda: findings(deep)) < 3.3 * calls(lambda: findings(shallow))
+    assert calls(lambda: findings(deep)) < 4 * calls(lambda: findings(shallow))
 
 
 # --------------------------------------------------------------------------------------------- ignoring, order, merging

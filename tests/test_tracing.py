@@ -1096,8 +1096,8 @@ def test_the_work_of_tracing_grows_with_the_layers_alone() -> None:
     for size in (224, 8192):
         assert len(trace(deep, (3, size, size)).architecture.nodes) == 515
     work = calls(lambda: trace(deep, (3, 224, 224)))
-    assert work < 3.3 * calls(lambda: trace(shallow, (3, 224, 224)))
-    assert work == pytest.approx(calls(lambda: trace(deep, (3, 8192, 8192))), rel=0.02)
+    assert work < 4 * calls(lambda: trace(shallow, (3, 224, 224)))
+    assert work == pytest.approx(calls(lambda: trace(deep, (3, 8192, 8192))), rel=0.2)
 
 
 def test_a_transformer_encoder() -> None:

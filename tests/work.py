@@ -9,6 +9,7 @@ from collections.abc import Callable
 def calls(action: Callable[[], object]) -> int:
     """Runs the action and counts the calls in it, those of functions written in C too.
 
+    The count varies by some parts in a hundred, with what caches hold and when garbage is collected.
     Loops over layers, positions or pictures that call something in each round are seen. What happens inside a single
     call is not: a regular expression that looks again and again, large integers, tensors.
     """
