@@ -43,7 +43,6 @@ EXPECTED = (
     "are already split, or the four IDX files train-images-idx3-ubyte, train-labels-idx1-ubyte, "
     "t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte (each may end in .gz)."
 )
-
 REPAIR = "Repair or remove them, or leave them out (--skip-bad on the command line, skip_bad=True in Python)"
 ENDINGS = ".bmp, .gif, .jpeg, .jpg, .pbm, .pgm, .png, .pnm, .ppm, .tif, .tiff, .webp"
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from . import files
 from .errors import NotationError, OptionError, StriateError, UnknownNameError
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def one_network(verb: str, network: str, words: list[str] | None) -> dict[str, l
     """The values of names for a verb that takes one network and one value for each name."""
     sources, values = with_values([network, *(words or [])])
     if sources != [network]:
-        data = next((source for source in sources[1:] if Path(source).exists()), None)
+        data = next((word for word in sources[1:] if files.is_file(word) or files.is_folder(word)), None)
         hint = "" if data is None else f" If {data} is the data, type --data {data}."
         said = " ".join(map(repr, sources)) or network
         raise OptionError(f"{verb} takes one network, then NAME=VALUE; got {said}.{hint}")
